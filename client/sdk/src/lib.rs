@@ -1,0 +1,1 @@
+//! The client of SeSeMI: verify KeyService, register, grant, seal, invoke, open.

@@ -1,0 +1,1 @@
+//! FnPacker: packs many models onto few functions and routes invocations; sees ciphertext only.

@@ -1,0 +1,1 @@
+//! The embedded serverless platform: OpenWhisk's REST API over local process sandboxes.

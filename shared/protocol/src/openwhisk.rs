@@ -1,0 +1,1 @@
+//! OpenWhisk's REST API: the bodies that the embedded platform serves and FnPacker sends.

@@ -1,0 +1,1 @@
+//! Process scaffolding: config files, telemetry, clock, shutdown. No domain types.

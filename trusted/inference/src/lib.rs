@@ -1,0 +1,1 @@
+//! Engine → Model → Session: one module per inference engine, loading from memory only.

@@ -1,0 +1,1 @@
+//! The attested key broker: releases keys only to attested instances that owner and user allowed.

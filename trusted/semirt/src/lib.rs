@@ -1,0 +1,1 @@
+//! SeMIRT: serves many encrypted inference requests at once inside a TEE.
