@@ -1,0 +1,1 @@
+//! The commands of `sesemi`, with the verifiers as an argument.
