@@ -123,7 +123,11 @@ pub struct WireError {
 impl WireError {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        }
     }
 }
 
@@ -142,7 +146,10 @@ mod tests {
     #[test]
     fn a_denial_is_never_retryable() {
         for code in ErrorCode::ALL {
-            assert!(!(code.fault() == Fault::Denied && code.retryable()), "{code}");
+            assert!(
+                !(code.fault() == Fault::Denied && code.retryable()),
+                "{code}"
+            );
         }
     }
 }

@@ -11,7 +11,11 @@ use crate::limits::MODEL_ID_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
     #[error("a {kind} is {expected} hexadecimal digits in lower case, got {got} characters")]
-    HexLength { kind: &'static str, expected: usize, got: usize },
+    HexLength {
+        kind: &'static str,
+        expected: usize,
+        got: usize,
+    },
     #[error("a {kind} has only the digits 0-9 and a-f")]
     HexDigit { kind: &'static str },
     #[error(
@@ -225,12 +229,22 @@ mod tests {
     fn hex_ids_round_trip() {
         let id = PrincipalId::new([0xab; 32]);
         assert_eq!(id.to_string().parse::<PrincipalId>(), Ok(id));
-        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{}\"", "ab".repeat(32)));
+        assert_eq!(
+            serde_json::to_string(&id).unwrap(),
+            format!("\"{}\"", "ab".repeat(32))
+        );
     }
 
     #[test]
     fn hex_ids_refuse_every_other_length_case_and_digit() {
-        for bad in ["", "ab", &"ab".repeat(31), &"ab".repeat(33), &"AB".repeat(32), &"zz".repeat(32)] {
+        for bad in [
+            "",
+            "ab",
+            &"ab".repeat(31),
+            &"ab".repeat(33),
+            &"AB".repeat(32),
+            &"zz".repeat(32),
+        ] {
             assert!(bad.parse::<PrincipalId>().is_err(), "{bad}");
         }
         // Non-ASCII of the right byte length must not panic.
@@ -242,7 +256,17 @@ mod tests {
         for good in ["a", "breast-cancer", "efficientnet-lite0", "m.1_x"] {
             assert!(good.parse::<ModelId>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "A", "a/b", "a b", "ä", "a\0", &"a".repeat(65)] {
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "A",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            &"a".repeat(65),
+        ] {
             assert!(bad.parse::<ModelId>().is_err(), "{bad}");
         }
     }

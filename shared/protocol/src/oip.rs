@@ -27,7 +27,11 @@ pub enum OipError {
     #[error("tensor '{0}' has neither binary_data_size nor data, or both")]
     NoData(String),
     #[error("tensor '{name}': element {index} does not fit {datatype}")]
-    Element { name: String, index: usize, datatype: Datatype },
+    Element {
+        name: String,
+        index: usize,
+        datatype: Datatype,
+    },
     #[error("a tensor does not fit its own description")]
     Tensor(#[from] TensorError),
 }
@@ -85,7 +89,11 @@ pub struct InferRequest {
 /// An opened answer: outputs, or an error that only the user may read in full.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InferReply {
-    Outputs { model_name: String, model_version: String, outputs: Vec<Tensor> },
+    Outputs {
+        model_name: String,
+        model_version: String,
+        outputs: Vec<Tensor>,
+    },
     Error(WireError),
 }
 
@@ -96,7 +104,9 @@ fn describe(tensors: &[Tensor]) -> Vec<TensorHeader> {
             name: t.name().into(),
             shape: t.shape().into(),
             datatype: t.datatype(),
-            parameters: TensorParameters { binary_data_size: Some(t.data().len() as u64) },
+            parameters: TensorParameters {
+                binary_data_size: Some(t.data().len() as u64),
+            },
             data: None,
         })
         .collect()
@@ -115,14 +125,20 @@ fn frame(header: &impl Serialize, tensors: &[Tensor]) -> Result<Vec<u8>, OipErro
     for tensor in tensors {
         out.extend_from_slice(tensor.data());
     }
-    if out.len() > PAYLOAD_MAX { Err(OipError::TooLarge(PAYLOAD_MAX)) } else { Ok(out) }
+    if out.len() > PAYLOAD_MAX {
+        Err(OipError::TooLarge(PAYLOAD_MAX))
+    } else {
+        Ok(out)
+    }
 }
 
 fn split(payload: &[u8]) -> Result<(&[u8], &[u8]), OipError> {
     if payload.len() > PAYLOAD_MAX {
         return Err(OipError::TooLarge(PAYLOAD_MAX));
     }
-    let (len, rest) = payload.split_first_chunk::<4>().ok_or(OipError::Truncated)?;
+    let (len, rest) = payload
+        .split_first_chunk::<4>()
+        .ok_or(OipError::Truncated)?;
     let len = u32::from_le_bytes(*len) as usize;
     if len > OIP_HEADER_MAX {
         return Err(OipError::TooLarge(OIP_HEADER_MAX));
@@ -146,9 +162,18 @@ fn tensors(headers: Vec<TensorHeader>, mut bytes: &[u8]) -> Result<Vec<Tensor>, 
             (None, Some(json)) => elements(&header.name, header.datatype, &header.shape, &json)?,
             _ => return Err(OipError::NoData(header.name)),
         };
-        tensors.push(Tensor::new(header.name, header.datatype, header.shape, data)?);
+        tensors.push(Tensor::new(
+            header.name,
+            header.datatype,
+            header.shape,
+            data,
+        )?);
     }
-    if bytes.is_empty() { Ok(tensors) } else { Err(OipError::Trailing(bytes.len())) }
+    if bytes.is_empty() {
+        Ok(tensors)
+    } else {
+        Err(OipError::Trailing(bytes.len()))
+    }
 }
 
 /// JSON `data`, flat or nested in row-major order, as little-endian bytes.
@@ -168,8 +193,11 @@ fn elements(
     walk(json, &mut flat);
     let mut out = Vec::with_capacity(byte_len(shape, datatype).unwrap_or(0).min(flat.len() * 8));
     for (index, value) in flat.into_iter().enumerate() {
-        push_element(&mut out, datatype, value)
-            .ok_or_else(|| OipError::Element { name: name.into(), index, datatype })?;
+        push_element(&mut out, datatype, value).ok_or_else(|| OipError::Element {
+            name: name.into(),
+            index,
+            datatype,
+        })?;
     }
     Ok(out)
 }
@@ -191,7 +219,10 @@ fn push_element(out: &mut Vec<u8>, datatype: Datatype, value: &Value) -> Option<
         Datatype::Int32 => int!(as_i64, i32),
         Datatype::Int64 => int!(as_i64, i64),
         Datatype::Fp32 => {
-            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the meaning")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "rounding to f32 is the meaning"
+            )]
             let v = value.as_f64()? as f32;
             out.extend_from_slice(&v.is_finite().then_some(v)?.to_le_bytes());
         }
@@ -205,14 +236,22 @@ fn push_element(out: &mut Vec<u8>, datatype: Datatype, value: &Value) -> Option<
 impl InferRequest {
     /// The payload that a client seals.
     pub fn encode(&self) -> Result<Vec<u8>, OipError> {
-        frame(&RequestHeader { id: None, inputs: describe(&self.inputs) }, &self.inputs)
+        frame(
+            &RequestHeader {
+                id: None,
+                inputs: describe(&self.inputs),
+            },
+            &self.inputs,
+        )
     }
 
     /// Reads an opened payload.
     pub fn decode(payload: &[u8]) -> Result<Self, OipError> {
         let (header, bytes) = split(payload)?;
         let header: RequestHeader = serde_json::from_slice(header)?;
-        Ok(Self { inputs: tensors(header.inputs, bytes)? })
+        Ok(Self {
+            inputs: tensors(header.inputs, bytes)?,
+        })
     }
 
     /// Reads the plain JSON form (`{"inputs":[{name,shape,datatype,data}]}`), as people write it.
@@ -221,7 +260,9 @@ impl InferRequest {
             return Err(OipError::TooLarge(PAYLOAD_MAX));
         }
         let header: RequestHeader = serde_json::from_slice(json)?;
-        Ok(Self { inputs: tensors(header.inputs, &[])? })
+        Ok(Self {
+            inputs: tensors(header.inputs, &[])?,
+        })
     }
 }
 
@@ -229,7 +270,11 @@ impl InferReply {
     /// The payload that SeMIRT seals.
     pub fn encode(&self) -> Result<Vec<u8>, OipError> {
         match self {
-            Self::Outputs { model_name, model_version, outputs } => {
+            Self::Outputs {
+                model_name,
+                model_version,
+                outputs,
+            } => {
                 let header = ResponseHeader {
                     model_name: model_name.clone(),
                     model_version: Some(model_version.clone()),
@@ -237,7 +282,12 @@ impl InferReply {
                 };
                 frame(&header, outputs)
             }
-            Self::Error(error) => frame(&ErrorHeader { error: error.clone() }, &[]),
+            Self::Error(error) => frame(
+                &ErrorHeader {
+                    error: error.clone(),
+                },
+                &[],
+            ),
         }
     }
 
@@ -270,7 +320,10 @@ mod tests {
     #[test]
     fn messages_round_trip() {
         let request = request();
-        assert_eq!(InferRequest::decode(&request.encode().unwrap()).unwrap(), request);
+        assert_eq!(
+            InferRequest::decode(&request.encode().unwrap()).unwrap(),
+            request
+        );
         for reply in [
             InferReply::Outputs {
                 model_name: "m".into(),
@@ -290,19 +343,27 @@ mod tests {
             assert!(InferRequest::decode(&whole[..n]).is_err(), "cut at {n}");
         }
         let longer = [whole.as_slice(), &[0]].concat();
-        assert!(matches!(InferRequest::decode(&longer), Err(OipError::Trailing(1))));
+        assert!(matches!(
+            InferRequest::decode(&longer),
+            Err(OipError::Trailing(1))
+        ));
     }
 
     #[test]
     fn a_header_length_beyond_the_limit_is_refused_before_reading() {
         let huge = [&u32::MAX.to_le_bytes()[..], b"{}"].concat();
-        assert!(matches!(InferRequest::decode(&huge), Err(OipError::TooLarge(_))));
+        assert!(matches!(
+            InferRequest::decode(&huge),
+            Err(OipError::TooLarge(_))
+        ));
     }
 
     #[test]
     fn json_data_flat_or_nested() {
-        let nested = br#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4.5]]}]}"#;
-        let flat = br#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2,3,4.5]}]}"#;
+        let nested =
+            br#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4.5]]}]}"#;
+        let flat =
+            br#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2,3,4.5]}]}"#;
         let a = InferRequest::from_json(nested).unwrap();
         assert_eq!(a, InferRequest::from_json(flat).unwrap());
         assert_eq!(a.inputs[0].to_f32().unwrap(), [1.0, 2.0, 3.0, 4.5]);

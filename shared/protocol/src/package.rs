@@ -95,8 +95,14 @@ impl Manifest {
         if magic != MAGIC {
             return Err(PackageError::Magic);
         }
-        let len = len.first_chunk().map_or(usize::MAX, |l| u32::from_le_bytes(*l) as usize);
-        if len > MANIFEST_MAX { Err(PackageError::TooLarge) } else { Ok(len) }
+        let len = len
+            .first_chunk()
+            .map_or(usize::MAX, |l| u32::from_le_bytes(*l) as usize);
+        if len > MANIFEST_MAX {
+            Err(PackageError::TooLarge)
+        } else {
+            Ok(len)
+        }
     }
 
     /// Reads the JSON of the manifest and checks it against the whole package's length.
@@ -117,9 +123,15 @@ impl Manifest {
             let graph = aligned((PREFIX_LEN + json_len) as u64)?;
             let weights = aligned(graph.checked_add(self.graph_len)?)?;
             let end = weights.checked_add(self.weights_len)?;
-            Some(Layout { graph, weights, end })
+            Some(Layout {
+                graph,
+                weights,
+                end,
+            })
         })();
-        layout.filter(|l| l.end <= PACKAGE_MAX).ok_or(PackageError::TooLarge)
+        layout
+            .filter(|l| l.end <= PACKAGE_MAX)
+            .ok_or(PackageError::TooLarge)
     }
 }
 
@@ -156,8 +168,14 @@ mod tests {
         let len = Manifest::len_from_prefix(head.first_chunk().unwrap()).unwrap();
         let json = &head[PREFIX_LEN..PREFIX_LEN + len];
         let end = manifest().layout(len).unwrap().end;
-        assert!(matches!(Manifest::parse(json, end - 1), Err(PackageError::Truncated)));
-        assert!(matches!(Manifest::parse(json, end + 1), Err(PackageError::Trailing)));
+        assert!(matches!(
+            Manifest::parse(json, end - 1),
+            Err(PackageError::Truncated)
+        ));
+        assert!(matches!(
+            Manifest::parse(json, end + 1),
+            Err(PackageError::Trailing)
+        ));
         let mut huge = manifest();
         huge.weights_len = u64::MAX;
         assert!(matches!(huge.layout(len), Err(PackageError::TooLarge)));

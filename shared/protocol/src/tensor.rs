@@ -63,9 +63,19 @@ pub enum TensorError {
     #[error("tensor '{name}': {rank} dimensions, at most {RANK_MAX} are allowed")]
     Rank { name: String, rank: usize },
     #[error("tensor '{name}': shape {shape:?} of {datatype} is larger than {PAYLOAD_MAX} bytes")]
-    TooLarge { name: String, shape: Vec<u64>, datatype: Datatype },
+    TooLarge {
+        name: String,
+        shape: Vec<u64>,
+        datatype: Datatype,
+    },
     #[error("tensor '{name}': shape {shape:?} of {datatype} is {expected} bytes, got {got}")]
-    Length { name: String, shape: Vec<u64>, datatype: Datatype, expected: usize, got: usize },
+    Length {
+        name: String,
+        shape: Vec<u64>,
+        datatype: Datatype,
+        expected: usize,
+        got: usize,
+    },
     #[error("input '{name}' is missing; the model takes {expected}")]
     Missing { name: String, expected: String },
     #[error("input '{name}' is not one of the model's; it takes {expected}")]
@@ -73,9 +83,17 @@ pub enum TensorError {
     #[error("input '{name}' is given twice")]
     Duplicate { name: String },
     #[error("input '{name}': expected datatype {expected}, got {got}")]
-    Datatype { name: String, expected: Datatype, got: Datatype },
+    Datatype {
+        name: String,
+        expected: Datatype,
+        got: Datatype,
+    },
     #[error("input '{name}': expected shape {expected}, got {got:?}")]
-    Shape { name: String, expected: String, got: Vec<u64> },
+    Shape {
+        name: String,
+        expected: String,
+        got: Vec<u64>,
+    },
 }
 
 /// A dense tensor; `data` is row-major and little-endian, and its length fits shape and datatype.
@@ -105,15 +123,33 @@ impl Tensor {
     ) -> Result<Self, TensorError> {
         let name = name.into();
         if shape.len() > RANK_MAX {
-            return Err(TensorError::Rank { name, rank: shape.len() });
+            return Err(TensorError::Rank {
+                name,
+                rank: shape.len(),
+            });
         }
         let Some(expected) = byte_len(&shape, datatype) else {
-            return Err(TensorError::TooLarge { name, shape, datatype });
+            return Err(TensorError::TooLarge {
+                name,
+                shape,
+                datatype,
+            });
         };
         if expected != data.len() {
-            return Err(TensorError::Length { name, shape, datatype, expected, got: data.len() });
+            return Err(TensorError::Length {
+                name,
+                shape,
+                datatype,
+                expected,
+                got: data.len(),
+            });
         }
-        Ok(Self { name, datatype, shape, data })
+        Ok(Self {
+            name,
+            datatype,
+            shape,
+            data,
+        })
     }
 
     /// An FP32 tensor of `values`.
@@ -149,15 +185,28 @@ impl Tensor {
     /// The elements when the datatype is FP32.
     #[must_use]
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        (self.datatype == Datatype::Fp32)
-            .then(|| self.data.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect())
+        (self.datatype == Datatype::Fp32).then(|| {
+            self.data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|c| f32::from_le_bytes(*c))
+                .collect()
+        })
     }
 }
 
 /// Prints everything but the values, so that a tensor can stand in a log or a panic message.
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor({} {}{:?}, {} bytes)", self.name, self.datatype, self.shape, self.data.len())
+        write!(
+            f,
+            "Tensor({} {}{:?}, {} bytes)",
+            self.name,
+            self.datatype,
+            self.shape,
+            self.data.len()
+        )
     }
 }
 
@@ -185,26 +234,45 @@ impl TensorSpec {
 
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.name, self.datatype, shape_text(&self.shape))
+        write!(
+            f,
+            "{} {}{}",
+            self.name,
+            self.datatype,
+            shape_text(&self.shape)
+        )
     }
 }
 
 /// `[-1, 30]` as `[any, 30]`.
 fn shape_text(shape: &[i64]) -> String {
-    let dims: Vec<_> =
-        shape.iter().map(|d| if *d < 0 { "any".into() } else { d.to_string() }).collect();
+    let dims: Vec<_> = shape
+        .iter()
+        .map(|d| if *d < 0 { "any".into() } else { d.to_string() })
+        .collect();
     format!("[{}]", dims.join(", "))
 }
 
 /// Checks that `inputs` are exactly what `specs` ask for, in any order.
 pub fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), TensorError> {
-    let takes = || specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let takes = || {
+        specs
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     for (i, input) in inputs.iter().enumerate() {
         if inputs[..i].iter().any(|other| other.name == input.name) {
-            return Err(TensorError::Duplicate { name: input.name.clone() });
+            return Err(TensorError::Duplicate {
+                name: input.name.clone(),
+            });
         }
         let Some(spec) = specs.iter().find(|s| s.name == input.name) else {
-            return Err(TensorError::Unknown { name: input.name.clone(), expected: takes() });
+            return Err(TensorError::Unknown {
+                name: input.name.clone(),
+                expected: takes(),
+            });
         };
         if spec.datatype != input.datatype {
             return Err(TensorError::Datatype {
@@ -221,8 +289,14 @@ pub fn check_inputs(specs: &[TensorSpec], inputs: &[Tensor]) -> Result<(), Tenso
             });
         }
     }
-    match specs.iter().find(|s| inputs.iter().all(|i| i.name != s.name)) {
-        Some(spec) => Err(TensorError::Missing { name: spec.name.clone(), expected: takes() }),
+    match specs
+        .iter()
+        .find(|s| inputs.iter().all(|i| i.name != s.name))
+    {
+        Some(spec) => Err(TensorError::Missing {
+            name: spec.name.clone(),
+            expected: takes(),
+        }),
         None => Ok(()),
     }
 }
@@ -232,7 +306,11 @@ mod tests {
     use super::*;
 
     fn spec() -> Vec<TensorSpec> {
-        vec![TensorSpec { name: "x".into(), datatype: Datatype::Fp32, shape: vec![-1, 2] }]
+        vec![TensorSpec {
+            name: "x".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![-1, 2],
+        }]
     }
 
     #[test]
@@ -250,11 +328,20 @@ mod tests {
         let wrong = Tensor::from_f32("x", vec![2, 3], &[0.0; 6]).unwrap();
         let text = check_inputs(&spec(), &[wrong]).unwrap_err().to_string();
         assert_eq!(text, "input 'x': expected shape [any, 2], got [2, 3]");
-        assert!(matches!(check_inputs(&spec(), &[]), Err(TensorError::Missing { .. })));
+        assert!(matches!(
+            check_inputs(&spec(), &[]),
+            Err(TensorError::Missing { .. })
+        ));
         let other = Tensor::from_f32("y", vec![1, 2], &[0.0; 2]).unwrap();
-        assert!(matches!(check_inputs(&spec(), &[other]), Err(TensorError::Unknown { .. })));
+        assert!(matches!(
+            check_inputs(&spec(), &[other]),
+            Err(TensorError::Unknown { .. })
+        ));
         let twice = [ok.clone(), ok];
-        assert!(matches!(check_inputs(&spec(), &twice), Err(TensorError::Duplicate { .. })));
+        assert!(matches!(
+            check_inputs(&spec(), &twice),
+            Err(TensorError::Duplicate { .. })
+        ));
     }
 
     #[test]

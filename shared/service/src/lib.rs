@@ -1,1 +1,12 @@
-//! Process scaffolding: config files, telemetry, clock, shutdown. No domain types.
+//! Process scaffolding that every SeSeMI process shares: clock, config files, logging, shutdown.
+
+pub mod clock;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;
+pub mod units;
+
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use config::{ConfigError, load_config};
+pub use shutdown::Shutdown;
+pub use telemetry::{ErrorChain, init_logging};
