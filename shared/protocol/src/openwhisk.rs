@@ -245,12 +245,6 @@ impl Outcome {
             Self::InternalError => 500,
         }
     }
-
-    /// The outcome with this `statusCode`.
-    #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|outcome| outcome.code() == code)
-    }
 }
 
 /// What an activation answered.
@@ -258,9 +252,13 @@ impl Outcome {
 pub struct ActivationResponse {
     /// [`Outcome::text`].
     pub status: String,
-    /// [`Outcome::code`].
-    #[serde(rename = "statusCode")]
-    pub status_code: u8,
+    /// [`Outcome::code`]; Apache OpenWhisk leaves it out here and says it in `status` alone.
+    #[serde(
+        default,
+        rename = "statusCode",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub status_code: Option<u8>,
     pub success: bool,
     /// Length of the sandbox's answer in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,7 +271,7 @@ impl ActivationResponse {
     pub fn new(outcome: Outcome, result: Value, size: Option<u64>) -> Self {
         Self {
             status: outcome.text().to_owned(),
-            status_code: outcome.code(),
+            status_code: Some(outcome.code()),
             success: outcome == Outcome::Success,
             size,
             result,
@@ -287,10 +285,14 @@ impl ActivationResponse {
         Self::new(outcome, Value::Object(object), size)
     }
 
-    /// How it ended, as a type; an unknown code counts as the platform's fault.
+    /// How it ended, as a type; an unknown status counts as the platform's fault.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        Outcome::from_code(self.status_code).unwrap_or(Outcome::InternalError)
+        let same = |outcome: &Outcome| outcome.text() == self.status;
+        Outcome::ALL
+            .into_iter()
+            .find(same)
+            .unwrap_or(Outcome::InternalError)
     }
 }
 
@@ -370,11 +372,11 @@ pub struct ApiError {
     pub code: String,
 }
 
-/// Whether `name` may name an entity: `\A([\w]|[\w][\w@ .-]*[\w@.-]+)\z`, at most [`NAME_MAX`].
+/// Whether `name` may name an entity: `\A([\w]|[\w][\w@ .&-]*[\w@.&-])\z`, at most [`NAME_MAX`].
 #[must_use]
 pub fn is_entity_name(name: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let inner = |c: char| word(c) || matches!(c, '@' | ' ' | '.' | '-');
+    let inner = |c: char| word(c) || matches!(c, '@' | ' ' | '.' | '&' | '-');
     name.len() <= NAME_MAX
         && name.starts_with(word)
         && !name.ends_with(' ')
@@ -429,7 +431,7 @@ mod tests {
             "namespace": "guest", "name": "a", "version": "0.0.1", "subject": "guest",
             "activationId": "0", "start": 1, "end": 2, "duration": 1,
             "annotations": [{"key": "waitTime", "value": 7}],
-            "response": {"status": "success", "statusCode": 0, "success": true, "result": {}}
+            "response": {"status": "success", "success": true, "result": {}}
         }))
         .unwrap();
         assert_eq!((record.init_time(), record.wait_time()), (None, Some(7)));
