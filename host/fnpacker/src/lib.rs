@@ -1,1 +1,3 @@
 //! FnPacker: packs many models onto few functions and routes invocations; sees ciphertext only.
+
+pub mod packing;
