@@ -1,0 +1,219 @@
+//! Evidence, claims and the two traits that every TEE brings: attester and verifier (RFC 9334).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crypto::secret::SealingKey;
+use serde::{Deserialize, Serialize};
+
+use crate::binder::Binder;
+use crate::measurements::Measurements;
+
+/// Largest evidence body, in bytes. A frame of the gate also has to hold nonce and configuration.
+pub const EVIDENCE_MAX: usize = 48 * 1024;
+
+/// A kind of trusted execution environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tee {
+    /// Intel SGX, DCAP quote.
+    Sgx,
+    /// Intel TDX, DCAP quote.
+    Tdx,
+    /// AMD SEV-SNP attestation report.
+    Snp,
+    /// AWS Nitro Enclaves attestation document.
+    Nitro,
+    /// SEV-SNP behind Azure's vTPM.
+    AzSnp,
+    /// TDX behind Azure's vTPM.
+    AzTdx,
+    /// No hardware: for development. No shipped binary has a verifier for it.
+    Simulated,
+}
+
+impl Tee {
+    pub const ALL: [Self; 7] = [
+        Self::Sgx,
+        Self::Tdx,
+        Self::Snp,
+        Self::Nitro,
+        Self::AzSnp,
+        Self::AzTdx,
+        Self::Simulated,
+    ];
+
+    /// The name in configuration files, on the wire and in E_S.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sgx => "sgx",
+            Self::Tdx => "tdx",
+            Self::Snp => "snp",
+            Self::Nitro => "nitro",
+            Self::AzSnp => "az-snp",
+            Self::AzTdx => "az-tdx",
+            Self::Simulated => "simulated",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tee| tee.name() == name)
+    }
+}
+
+impl fmt::Display for Tee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A statement signed by a TEE, in that TEE's own format; hostile until a verifier accepted it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Evidence {
+    pub tee: Tee,
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Evidence({}, {} bytes)", self.tee, self.body.len())
+    }
+}
+
+/// How the vendor judges the platform's security patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcbStatus {
+    UpToDate,
+    SwHardeningNeeded,
+    ConfigurationNeeded,
+    ConfigurationAndSwHardeningNeeded,
+    OutOfDate,
+    OutOfDateConfigurationNeeded,
+    Revoked,
+    /// This kind of TEE has no such judgement (Nitro, simulated).
+    NotApplicable,
+}
+
+impl TcbStatus {
+    /// The name in configuration files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UpToDate => "up-to-date",
+            Self::SwHardeningNeeded => "sw-hardening-needed",
+            Self::ConfigurationNeeded => "configuration-needed",
+            Self::ConfigurationAndSwHardeningNeeded => "configuration-and-sw-hardening-needed",
+            Self::OutOfDate => "out-of-date",
+            Self::OutOfDateConfigurationNeeded => "out-of-date-configuration-needed",
+            Self::Revoked => "revoked",
+            Self::NotApplicable => "not-applicable",
+        }
+    }
+}
+
+impl fmt::Display for TcbStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What genuine evidence says. Genuine is not yet acceptable: that is appraisal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    pub measurements: Measurements,
+    /// What the attester asked the TEE to sign: see [`Binder`].
+    pub report_data: [u8; 64],
+    /// Security version of the measured code (SGX ISV_SVN); 0 where the TEE has none.
+    pub svn: u64,
+    pub tcb: TcbStatus,
+}
+
+impl Claims {
+    #[must_use]
+    pub const fn tee(&self) -> Tee {
+        self.measurements.tee()
+    }
+}
+
+/// Why a TEE did not give what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error("reading {what} from the TEE")]
+    Device {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the TEE returned {what} that is not what was asked for")]
+    Unexpected { what: &'static str },
+    #[error("the TEE is busy")]
+    Busy,
+}
+
+/// Why evidence is not genuine, or cannot be shown to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    #[error("evidence has a malformed {field}")]
+    Malformed { field: &'static str },
+    #[error("evidence is not signed by the expected root")]
+    Signature,
+    #[error("endorsements are missing, expired or revoked: {what}")]
+    Endorsements { what: &'static str },
+}
+
+/// The side that proves itself. It takes typed binders only, never bytes to sign, so that no
+/// caller can turn it into an oracle for evidence with another meaning.
+pub trait Attester: Send + Sync + fmt::Debug {
+    fn tee(&self) -> Tee;
+
+    /// Fresh evidence over `binder`. Blocks: up to seconds on real hardware.
+    ///
+    /// # Errors
+    /// [`CollectError`] if the TEE does not answer as its specification says.
+    fn collect(&self, binder: &Binder) -> Result<Evidence, CollectError>;
+
+    /// The key that only this measured code on this platform can derive, for data at rest.
+    ///
+    /// # Errors
+    /// [`CollectError`] if the TEE does not answer as its specification says.
+    fn sealing_key(&self) -> Result<SealingKey, CollectError>;
+}
+
+/// The side that decides whether evidence is genuine: signed by the vendor's root, complete,
+/// and within the validity of its endorsements. It reads no clock.
+pub trait Verifier: Send + Sync + fmt::Debug {
+    fn tee(&self) -> Tee;
+
+    /// What `evidence` says. `now` is time since the UNIX epoch, as far as the caller trusts it.
+    ///
+    /// # Errors
+    /// [`VerifyError`] for everything that is not exactly one genuine piece of evidence.
+    fn verify(&self, evidence: &Evidence, now: Duration) -> Result<Claims, VerifyError>;
+}
+
+/// The verifiers that a relying party has, at most one for each kind of TEE.
+#[derive(Debug, Clone, Default)]
+pub struct VerifierSet(Vec<Arc<dyn Verifier>>);
+
+impl VerifierSet {
+    /// Of two verifiers for one TEE, the first is used.
+    #[must_use]
+    pub fn new(verifiers: Vec<Arc<dyn Verifier>>) -> Self {
+        Self(verifiers)
+    }
+
+    pub(crate) fn for_tee(&self, tee: Tee) -> Option<&dyn Verifier> {
+        self.0
+            .iter()
+            .find(|verifier| verifier.tee() == tee)
+            .map(AsRef::as_ref)
+    }
+
+    /// The kinds of TEE whose evidence can be verified.
+    pub fn tees(&self) -> impl Iterator<Item = Tee> + '_ {
+        self.0.iter().map(|verifier| verifier.tee())
+    }
+}

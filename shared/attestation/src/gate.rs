@@ -1,0 +1,500 @@
+//! The attest gate: before any application byte, both ends of a TLS connection show that they
+//! are in an enclave *now*, in *this* connection. Sans-IO: bytes of frames in, steps out.
+//!
+//! ```text
+//! client                                   server
+//! Hello{kind, nonce_c}              ──▶    certificate appraised
+//!                                   ◀──    ServerAttest{nonce_s, evidence(nonce_c), config, epoch}
+//! appraised
+//! InstanceAttest{evidence(nonce_s)} ──▶    appraised           (instances only)
+//!                                   ◀──    Verdict
+//! ```
+//!
+//! Evidence is bound to the TLS exporter, the other side's nonce, both TLS keys, the role, the
+//! measured configuration and KeyService's epoch ([`crate::binder::ChannelBinder`]), and must be
+//! of the enclave that is named in the certificate.
+
+pub mod frame;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{ErrorCode, PrincipalId, WireError};
+
+use crate::appraisal::{Appraisal, AppraiseError, Appraised, CertificateClaims, RelyingParty};
+use crate::binder::{Binder, ChannelBinder, Role};
+use crate::cbor::CborError;
+use crate::certificate::Peer;
+use crate::evidence::{CollectError, Evidence};
+use crate::measured::{Measured, MeasuredConfig};
+use crate::ratls::{ClientIdentity, Established, RatlsIdentity};
+use crate::scorecard::Scorecard;
+use frame::{ClientKind, Frame, FrameError};
+
+/// Why the gate stays shut.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("reading the peer's frame")]
+    Frame(#[source] FrameError),
+    #[error("writing a frame")]
+    Write(#[source] FrameError),
+    #[error("the peer sent a frame that is not due")]
+    OutOfOrder,
+    #[error("the peer's hello and its certificate disagree on what it is")]
+    OtherKind,
+    #[error("this side's identity and its TLS connection disagree")]
+    OtherIdentity,
+    #[error("drawing a nonce")]
+    Random,
+    #[error("collecting fresh evidence")]
+    Collect(#[source] CollectError),
+    #[error("reading the peer's measured configuration")]
+    Config(#[source] CborError),
+    #[error("the peer's measured configuration is one of a {got}, expected that of a {expected}")]
+    ConfigKind {
+        expected: &'static str,
+        got: &'static str,
+    },
+    #[error("the peer is not attested")]
+    Appraise(#[source] AppraiseError),
+    #[error("the peer refuses this side: {0}")]
+    Refused(WireError),
+}
+
+impl GateError {
+    /// What to tell the peer: coarse, so that it learns nothing about the policy.
+    #[must_use]
+    pub fn verdict(&self) -> WireError {
+        match self {
+            Self::Frame(_) | Self::OutOfOrder => {
+                WireError::new(ErrorCode::InvalidRequest, "that is not the attest protocol")
+            }
+            Self::OtherKind | Self::Config(_) | Self::ConfigKind { .. } | Self::Appraise(_) => {
+                WireError::new(ErrorCode::NotAttested, "the evidence was not accepted")
+            }
+            Self::Write(_)
+            | Self::Random
+            | Self::OtherIdentity
+            | Self::Collect(_)
+            | Self::Refused(_) => WireError::new(
+                ErrorCode::Internal,
+                "the service cannot attest at this time",
+            ),
+        }
+    }
+
+    /// The frame to send before closing; `None` if the peer has closed the gate itself.
+    #[must_use]
+    pub fn verdict_frame(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Refused(_) => None,
+            _ => Frame::Verdict(Err(self.verdict())).to_wire().ok(),
+        }
+    }
+
+    /// The scorecard, if it came to an appraisal.
+    #[must_use]
+    pub const fn scorecard(&self) -> Option<&Scorecard> {
+        match self {
+            Self::Appraise(error) => Some(error.scorecard()),
+            _ => None,
+        }
+    }
+}
+
+/// What to do next. Frames have their length in front already.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// Send this, then read a frame.
+    Send(Vec<u8>),
+    /// Read another frame.
+    Read,
+    /// Send this; then the gate is open.
+    SendAndDone(Vec<u8>, T),
+    /// The gate is open.
+    Done(T),
+}
+
+/// Who passed KeyService's gate.
+#[derive(Debug)]
+pub enum AttestedPeer {
+    /// An owner or user, who proved possession of the identity key. Nothing that is released to
+    /// enclaves can be released to it: there is no [`Appraised`] here.
+    Principal(PrincipalId),
+    /// An enclave, attested in this connection.
+    Instance(Box<Appraised>),
+}
+
+/// What a client knows of the KeyService whose gate it passed.
+#[derive(Debug)]
+pub struct AttestedServer {
+    pub appraised: Appraised,
+    /// KeyService's epoch, bound by its evidence: it must not fall below one seen before.
+    pub epoch: u64,
+}
+
+fn nonce() -> Result<[u8; 32], GateError> {
+    let mut nonce = [0; 32];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| GateError::Random)?;
+    Ok(nonce)
+}
+
+fn binder(
+    established: &Established,
+    role: Role,
+    own: bool,
+    peer_nonce: [u8; 32],
+    config: &MeasuredConfig,
+    epoch: u64,
+) -> ChannelBinder {
+    let spkis = (established.own_spki, established.peer.spki());
+    let (own_spki, peer_spki) = if own { spkis } else { (spkis.1, spkis.0) };
+    ChannelBinder {
+        role,
+        exporter: established.exporter,
+        peer_nonce,
+        own_spki,
+        peer_spki,
+        config: config.hash(),
+        epoch,
+    }
+}
+
+fn config_of(role: Role, bytes: &[u8]) -> Result<MeasuredConfig, GateError> {
+    let config = MeasuredConfig::from_bytes(bytes).map_err(GateError::Config)?;
+    match (role, config.measured()) {
+        (Role::Semirt, Measured::Semirt(_)) | (Role::Keyservice, Measured::Keyservice(_)) => {
+            Ok(config)
+        }
+        _ => Err(GateError::ConfigKind {
+            expected: role.name(),
+            got: config.kind(),
+        }),
+    }
+}
+
+/// KeyService's side of one connection.
+pub struct ServerGate {
+    established: Established,
+    identity: Arc<RatlsIdentity>,
+    relying: Arc<RelyingParty>,
+    epoch: u64,
+    now: Duration,
+    state: ServerState,
+}
+
+enum ServerState {
+    AwaitHello,
+    AwaitInstance {
+        nonce: [u8; 32],
+        card: Scorecard,
+        certificate: CertificateClaims,
+    },
+    Closed,
+}
+
+impl fmt::Debug for ServerGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerGate")
+            .field("established", &self.established)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerGate {
+    /// `epoch` is KeyService's; `now` is time since the UNIX epoch, for verifiers.
+    ///
+    /// # Errors
+    /// [`GateError::OtherIdentity`] if the connection was not made with `identity`, or if that is
+    /// not a KeyService's.
+    pub fn new(
+        established: Established,
+        identity: Arc<RatlsIdentity>,
+        relying: Arc<RelyingParty>,
+        epoch: u64,
+        now: Duration,
+    ) -> Result<Self, GateError> {
+        let is_keyservice = matches!(identity.config().measured(), Measured::Keyservice(_));
+        if established.own_spki != identity.spki() || !is_keyservice {
+            return Err(GateError::OtherIdentity);
+        }
+        Ok(Self {
+            established,
+            identity,
+            relying,
+            epoch,
+            now,
+            state: ServerState::AwaitHello,
+        })
+    }
+
+    /// Takes one frame, without its length. Blocks while the TEE signs.
+    ///
+    /// # Errors
+    /// [`GateError`]; the gate is shut for good then.
+    pub fn on_frame(&mut self, body: &[u8]) -> Result<Step<AttestedPeer>, GateError> {
+        let state = std::mem::replace(&mut self.state, ServerState::Closed);
+        let frame = Frame::read(body).map_err(GateError::Frame)?;
+        match (state, frame) {
+            (ServerState::AwaitHello, Frame::Hello { kind, nonce }) => self.on_hello(kind, nonce),
+            (
+                ServerState::AwaitInstance {
+                    nonce,
+                    card,
+                    certificate,
+                },
+                Frame::InstanceAttest { evidence, config },
+            ) => self.on_instance(nonce, card, &certificate, &evidence, &config),
+            _ => Err(GateError::OutOfOrder),
+        }
+    }
+
+    fn on_hello(
+        &mut self,
+        kind: ClientKind,
+        client_nonce: [u8; 32],
+    ) -> Result<Step<AttestedPeer>, GateError> {
+        match (kind, self.established.peer.clone()) {
+            (ClientKind::Principal, Peer::Principal(principal)) => {
+                let mut frames = self.attest(client_nonce, [0; 32])?;
+                frames.extend(Frame::Verdict(Ok(())).to_wire().map_err(GateError::Write)?);
+                Ok(Step::SendAndDone(
+                    frames,
+                    AttestedPeer::Principal(principal),
+                ))
+            }
+            (ClientKind::Instance, Peer::Instance { evidence, spki }) => {
+                // Before the TEE is asked for evidence: who has none of its own costs us little.
+                let (card, certificate) =
+                    Appraisal::new(self.established.card.clone(), &self.relying, self.now)
+                        .certificate(&evidence, &spki)
+                        .map_err(GateError::Appraise)?;
+                let nonce = nonce()?;
+                let frame = self.attest(client_nonce, nonce)?;
+                self.state = ServerState::AwaitInstance {
+                    nonce,
+                    card,
+                    certificate,
+                };
+                Ok(Step::Send(frame))
+            }
+            _ => Err(GateError::OtherKind),
+        }
+    }
+
+    fn attest(&self, client_nonce: [u8; 32], nonce: [u8; 32]) -> Result<Vec<u8>, GateError> {
+        let config = self.identity.config();
+        let binder = binder(
+            &self.established,
+            Role::Keyservice,
+            true,
+            client_nonce,
+            config,
+            self.epoch,
+        );
+        let evidence = self
+            .identity
+            .attester()
+            .collect(&Binder::channel(binder))
+            .map_err(GateError::Collect)?;
+        let config = config.as_bytes().to_vec();
+        Frame::ServerAttest {
+            nonce,
+            evidence,
+            config,
+            epoch: self.epoch,
+        }
+        .to_wire()
+        .map_err(GateError::Write)
+    }
+
+    fn on_instance(
+        &self,
+        nonce: [u8; 32],
+        card: Scorecard,
+        certificate: &CertificateClaims,
+        evidence: &Evidence,
+        config: &[u8],
+    ) -> Result<Step<AttestedPeer>, GateError> {
+        let config = config_of(Role::Semirt, config)?;
+        let binder = binder(
+            &self.established,
+            Role::Semirt,
+            false,
+            nonce,
+            &config,
+            self.epoch,
+        );
+        let appraised = Appraisal::new(card, &self.relying, self.now)
+            .channel(evidence, &binder, &config, Some(certificate))
+            .map_err(GateError::Appraise)?;
+        let verdict = Frame::Verdict(Ok(())).to_wire().map_err(GateError::Write)?;
+        Ok(Step::SendAndDone(
+            verdict,
+            AttestedPeer::Instance(Box::new(appraised)),
+        ))
+    }
+}
+
+/// The side of an owner, a user or a SeMIRT.
+pub struct ClientGate {
+    established: Established,
+    who: ClientIdentity,
+    relying: Arc<RelyingParty>,
+    now: Duration,
+    nonce: [u8; 32],
+    state: ClientState,
+}
+
+enum ClientState {
+    AwaitServer,
+    AwaitVerdict(Box<AttestedServer>),
+    Closed,
+}
+
+impl fmt::Debug for ClientGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientGate")
+            .field("established", &self.established)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientGate {
+    /// The gate and the first frame to send. The policy's `enclaves` pin E_K.
+    ///
+    /// # Errors
+    /// [`GateError::OtherIdentity`] if the connection was not made as `who`.
+    pub fn new(
+        established: Established,
+        who: ClientIdentity,
+        relying: Arc<RelyingParty>,
+        now: Duration,
+    ) -> Result<(Self, Vec<u8>), GateError> {
+        let kind = match &who {
+            ClientIdentity::Principal(_) => ClientKind::Principal,
+            ClientIdentity::Instance(instance) => {
+                if !matches!(instance.config().measured(), Measured::Semirt(_)) {
+                    return Err(GateError::OtherIdentity);
+                }
+                ClientKind::Instance
+            }
+        };
+        if established.own_spki != who.spki() {
+            return Err(GateError::OtherIdentity);
+        }
+        let nonce = nonce()?;
+        let hello = Frame::Hello { kind, nonce }
+            .to_wire()
+            .map_err(GateError::Write)?;
+        let state = ClientState::AwaitServer;
+        Ok((
+            Self {
+                established,
+                who,
+                relying,
+                now,
+                nonce,
+                state,
+            },
+            hello,
+        ))
+    }
+
+    /// Takes one frame, without its length. Blocks while the TEE signs.
+    ///
+    /// # Errors
+    /// [`GateError`]; the gate is shut for good then.
+    pub fn on_frame(&mut self, body: &[u8]) -> Result<Step<AttestedServer>, GateError> {
+        let state = std::mem::replace(&mut self.state, ClientState::Closed);
+        let frame = Frame::read(body).map_err(GateError::Frame)?;
+        match (state, frame) {
+            (
+                ClientState::AwaitServer,
+                Frame::ServerAttest {
+                    nonce,
+                    evidence,
+                    config,
+                    epoch,
+                },
+            ) => {
+                let server = self.appraise(&evidence, &config, epoch)?;
+                let step = self.answer(nonce, epoch)?;
+                self.state = ClientState::AwaitVerdict(Box::new(server));
+                Ok(step)
+            }
+            (ClientState::AwaitVerdict(server), Frame::Verdict(Ok(()))) => Ok(Step::Done(*server)),
+            (
+                ClientState::AwaitServer | ClientState::AwaitVerdict(_),
+                Frame::Verdict(Err(error)),
+            ) => Err(GateError::Refused(error)),
+            _ => Err(GateError::OutOfOrder),
+        }
+    }
+
+    fn appraise(
+        &self,
+        evidence: &Evidence,
+        config: &[u8],
+        epoch: u64,
+    ) -> Result<AttestedServer, GateError> {
+        let Peer::Instance {
+            evidence: in_certificate,
+            spki,
+        } = &self.established.peer
+        else {
+            return Err(GateError::OtherKind);
+        };
+        let config = config_of(Role::Keyservice, config)?;
+        let binder = binder(
+            &self.established,
+            Role::Keyservice,
+            false,
+            self.nonce,
+            &config,
+            epoch,
+        );
+        let (card, certificate) =
+            Appraisal::new(self.established.card.clone(), &self.relying, self.now)
+                .certificate(in_certificate, spki)
+                .map_err(GateError::Appraise)?;
+        let appraised = Appraisal::new(card, &self.relying, self.now)
+            .channel(evidence, &binder, &config, Some(&certificate))
+            .map_err(GateError::Appraise)?;
+        Ok(AttestedServer { appraised, epoch })
+    }
+
+    fn answer(
+        &self,
+        server_nonce: [u8; 32],
+        epoch: u64,
+    ) -> Result<Step<AttestedServer>, GateError> {
+        let ClientIdentity::Instance(identity) = &self.who else {
+            return Ok(Step::Read);
+        };
+        let config = identity.config();
+        let binder = binder(
+            &self.established,
+            Role::Semirt,
+            true,
+            server_nonce,
+            config,
+            epoch,
+        );
+        let evidence = identity
+            .attester()
+            .collect(&Binder::channel(binder))
+            .map_err(GateError::Collect)?;
+        Frame::InstanceAttest {
+            evidence,
+            config: config.as_bytes().to_vec(),
+        }
+        .to_wire()
+        .map(Step::Send)
+        .map_err(GateError::Write)
+    }
+}
+
+#[cfg(test)]
+mod tests;

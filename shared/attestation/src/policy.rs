@@ -1,0 +1,134 @@
+//! The appraisal policy: which genuine evidence a relying party accepts. Typed, versioned, and
+//! closed: what it does not name is refused.
+
+use protocol::EnclaveId;
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{TcbStatus, Tee};
+
+/// Version of the policy's file format.
+pub const POLICY_VERSION: u32 = 1;
+
+/// Which enclaves are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Allowed {
+    /// Any enclave that passes the rest. For KeyService, which matches E_S against grants later.
+    Any,
+    /// These enclave ids only; an empty list accepts nothing.
+    These(Vec<EnclaveId>),
+}
+
+impl Allowed {
+    fn accepts(&self, enclave: &EnclaveId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(enclaves) => enclaves.contains(enclave),
+        }
+    }
+}
+
+/// Why a policy file is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error("appraisal policy has version {got}, this build reads {POLICY_VERSION}")]
+    Version { got: u32 },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    version: u32,
+    accepted: Vec<Tee>,
+    enclaves: Allowed,
+    #[serde(default)]
+    allow_debug: bool,
+    #[serde(default)]
+    minimum_svn: u64,
+    #[serde(default = "only_up_to_date")]
+    accepted_tcb: Vec<TcbStatus>,
+}
+
+fn only_up_to_date() -> Vec<TcbStatus> {
+    vec![TcbStatus::UpToDate]
+}
+
+/// Which genuine evidence is accepted. In TOML:
+///
+/// ```toml
+/// version = 1
+/// accepted = ["sgx", "tdx"]        # kinds of TEE
+/// enclaves = "any"                 # or { these = ["<96 hexadecimal digits>"] }
+/// allow_debug = false              # default
+/// minimum_svn = 0                  # default: not checked
+/// accepted_tcb = ["up-to-date"]    # default
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawPolicy", into = "RawPolicy")]
+pub struct AppraisalPolicy {
+    /// Kinds of TEE; the simulated one is accepted only where it is named.
+    pub accepted: Vec<Tee>,
+    pub enclaves: Allowed,
+    /// Accept enclaves whose memory the host may read. Never in production.
+    pub allow_debug: bool,
+    /// Lowest security version; 0 leaves it unchecked.
+    pub minimum_svn: u64,
+    /// TCB states accepted where the TEE has them. `revoked` is refused even if it is named.
+    pub accepted_tcb: Vec<TcbStatus>,
+}
+
+impl AppraisalPolicy {
+    /// The strictest policy for these kinds of TEE and enclaves.
+    #[must_use]
+    pub fn strict(accepted: Vec<Tee>, enclaves: Allowed) -> Self {
+        Self {
+            accepted,
+            enclaves,
+            allow_debug: false,
+            minimum_svn: 0,
+            accepted_tcb: only_up_to_date(),
+        }
+    }
+
+    pub(crate) fn accepts_tee(&self, tee: Tee) -> bool {
+        self.accepted.contains(&tee)
+    }
+
+    pub(crate) fn accepts_enclave(&self, enclave: &EnclaveId) -> bool {
+        self.enclaves.accepts(enclave)
+    }
+
+    pub(crate) fn accepts_tcb(&self, tcb: TcbStatus) -> bool {
+        tcb != TcbStatus::Revoked && self.accepted_tcb.contains(&tcb)
+    }
+}
+
+impl TryFrom<RawPolicy> for AppraisalPolicy {
+    type Error = PolicyError;
+
+    fn try_from(raw: RawPolicy) -> Result<Self, PolicyError> {
+        if raw.version != POLICY_VERSION {
+            return Err(PolicyError::Version { got: raw.version });
+        }
+        Ok(Self {
+            accepted: raw.accepted,
+            enclaves: raw.enclaves,
+            allow_debug: raw.allow_debug,
+            minimum_svn: raw.minimum_svn,
+            accepted_tcb: raw.accepted_tcb,
+        })
+    }
+}
+
+impl From<AppraisalPolicy> for RawPolicy {
+    fn from(policy: AppraisalPolicy) -> Self {
+        Self {
+            version: POLICY_VERSION,
+            accepted: policy.accepted,
+            enclaves: policy.enclaves,
+            allow_debug: policy.allow_debug,
+            minimum_svn: policy.minimum_svn,
+            accepted_tcb: policy.accepted_tcb,
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! RA-TLS: the TLS configurations of the attested channel, and what a finished handshake is
+//! worth before the attest gate.
+//!
+//! TLS 1.3 only, X25519MLKEM768 only, one application protocol, both sides have a certificate,
+//! nothing is resumed. The certificate proves that a key was made in an enclave at some time;
+//! that the enclave is there *now* is for [`crate::gate`] to show.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crypto::identity::IdentityKey;
+use protocol::PrincipalId;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
+    UnixTime,
+};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
+    DistinguishedName as Subject, HandshakeKind, NamedGroup, OtherError, ProtocolVersion,
+    ServerConfig, SignatureScheme,
+};
+
+use crate::binder::{Binder, SpkiHash};
+use crate::certificate::{CertificateError, EVIDENCE_OID, Peer, read_peer, write_extension};
+use crate::evidence::{Attester, CollectError};
+use crate::measured::MeasuredConfig;
+use crate::scorecard::{CheckName, Failed, Scorecard};
+
+/// The application protocol of the attested channel (ALPN, RFC 7301).
+pub const ALPN: &[u8] = b"sesemi-ks/1";
+/// Label of the TLS exporter that fresh evidence is bound to (RFC 8446 §7.5).
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-sesemi-attest/1";
+/// rustls wants a server name; none is sent, and none is checked: the evidence is what counts.
+const SERVER_NAME: &str = "attested.invalid";
+const SCHEMES: [SignatureScheme; 2] = [
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+];
+
+/// Why a TLS identity or configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RatlsError {
+    #[error("generating a TLS key")]
+    Key(#[source] rcgen::Error),
+    #[error("making a self-signed certificate")]
+    Certificate(#[source] rcgen::Error),
+    #[error("collecting evidence for the certificate")]
+    Collect(#[source] CollectError),
+    #[error("configuring TLS")]
+    Tls(#[source] rustls::Error),
+}
+
+/// An enclave's identity in a channel: a TLS key made here and never stored, evidence for it,
+/// and what is needed to attest again in every channel. Make a new one at least daily.
+pub struct RatlsIdentity {
+    key: Arc<CertifiedKey>,
+    spki: SpkiHash,
+    attester: Arc<dyn Attester>,
+    config: MeasuredConfig,
+}
+
+impl fmt::Debug for RatlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RatlsIdentity")
+            .field("spki", &self.spki)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RatlsIdentity {
+    /// Makes a P-256 key and a self-signed certificate with evidence for it. Blocks while the
+    /// TEE signs.
+    ///
+    /// # Errors
+    /// [`RatlsError`] if the TEE does not give evidence.
+    pub fn generate(
+        attester: Arc<dyn Attester>,
+        config: MeasuredConfig,
+    ) -> Result<Self, RatlsError> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(RatlsError::Key)?;
+        let binder = Binder::certificate(&spki_der(&key));
+        let evidence = attester.collect(&binder).map_err(RatlsError::Collect)?;
+        let spki = SpkiHash::of(&spki_der(&key));
+        let extension =
+            CustomExtension::from_oid_content(EVIDENCE_OID, write_extension(&evidence, &spki));
+        let key = certified(&key, vec![extension])?;
+        Ok(Self {
+            key,
+            spki,
+            attester,
+            config,
+        })
+    }
+
+    #[must_use]
+    pub const fn spki(&self) -> SpkiHash {
+        self.spki
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &MeasuredConfig {
+        &self.config
+    }
+
+    pub(crate) fn attester(&self) -> &dyn Attester {
+        &*self.attester
+    }
+}
+
+/// An owner's or user's identity key, ready for TLS.
+#[derive(Clone)]
+pub struct PrincipalIdentity {
+    key: Arc<CertifiedKey>,
+    principal: PrincipalId,
+}
+
+impl fmt::Debug for PrincipalIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrincipalIdentity({})", self.principal)
+    }
+}
+
+impl PrincipalIdentity {
+    /// # Errors
+    /// [`RatlsError`] if the TLS library does not take the key.
+    pub fn new(identity: &IdentityKey) -> Result<Self, RatlsError> {
+        let pkcs8 = identity.pkcs8_der();
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(
+            &PrivatePkcs8KeyDer::from(&pkcs8[..]),
+            &rcgen::PKCS_ED25519,
+        )
+        .map_err(RatlsError::Key)?;
+        let principal = SpkiHash::of(&spki_der(&key)).principal();
+        Ok(Self {
+            key: certified(&key, Vec::new())?,
+            principal,
+        })
+    }
+
+    #[must_use]
+    pub const fn principal(&self) -> PrincipalId {
+        self.principal
+    }
+}
+
+/// As whom a client speaks.
+#[derive(Debug, Clone)]
+pub enum ClientIdentity {
+    /// An owner or user.
+    Principal(PrincipalIdentity),
+    /// An enclave that attests itself.
+    Instance(Arc<RatlsIdentity>),
+}
+
+impl ClientIdentity {
+    /// # Errors
+    /// [`RatlsError`] if the TLS library does not take the key.
+    pub fn principal(identity: &IdentityKey) -> Result<Self, RatlsError> {
+        PrincipalIdentity::new(identity).map(Self::Principal)
+    }
+
+    fn key(&self) -> Arc<CertifiedKey> {
+        match self {
+            Self::Principal(principal) => Arc::clone(&principal.key),
+            Self::Instance(instance) => Arc::clone(&instance.key),
+        }
+    }
+
+    /// Hash of the key that signs the client's handshake.
+    #[must_use]
+    pub fn spki(&self) -> SpkiHash {
+        match self {
+            Self::Principal(principal) => SpkiHash::of_principal(&principal.principal),
+            Self::Instance(instance) => instance.spki,
+        }
+    }
+}
+
+fn spki_der(key: &KeyPair) -> Vec<u8> {
+    rcgen::PublicKeyData::subject_public_key_info(key)
+}
+
+fn certified(
+    key: &KeyPair,
+    extensions: Vec<CustomExtension>,
+) -> Result<Arc<CertifiedKey>, RatlsError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.custom_extensions = extensions;
+    let certificate = params.self_signed(key).map_err(RatlsError::Certificate)?;
+    let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialized_der()));
+    let signing = aws_lc_rs::sign::any_supported_type(&der).map_err(RatlsError::Tls)?;
+    Ok(Arc::new(CertifiedKey::new(
+        vec![certificate.der().clone()],
+        signing,
+    )))
+}
+
+/// The one cryptography provider: TLS 1.3 suites and the post-quantum hybrid group only.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
+    provider.cipher_suites.retain(|suite| {
+        matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        )
+    });
+    provider
+}
+
+/// KeyService's side of the channel.
+///
+/// # Errors
+/// [`RatlsError`] if the TLS library refuses the configuration.
+pub fn server_config(identity: &RatlsIdentity) -> Result<ServerConfig, RatlsError> {
+    let provider = Arc::new(provider());
+    let verifier = PeerVerifier::new(&provider, Expect::AnyClient);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(RatlsError::Tls)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.key))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// The side of an owner, a user or a SeMIRT.
+///
+/// # Errors
+/// [`RatlsError`] if the TLS library refuses the configuration.
+pub fn client_config(who: &ClientIdentity) -> Result<ClientConfig, RatlsError> {
+    let provider = Arc::new(provider());
+    let verifier = PeerVerifier::new(&provider, Expect::Enclave);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(RatlsError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(who.key())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    config.enable_early_data = false;
+    Ok(config)
+}
+
+/// The name to start a client handshake with; it is not sent.
+#[must_use]
+pub fn server_name() -> ServerName<'static> {
+    ServerName::try_from(SERVER_NAME).unwrap_or(ServerName::IpAddress(
+        std::net::Ipv4Addr::UNSPECIFIED.into(),
+    ))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    Enclave,
+    AnyClient,
+}
+
+/// Accepts certificates by their shape, and handshake signatures by the real check only: the
+/// evidence in a certificate is public, so a stolen certificate must get nobody in.
+#[derive(Debug)]
+struct PeerVerifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    expect: Expect,
+}
+
+impl PeerVerifier {
+    fn new(provider: &CryptoProvider, expect: Expect) -> Self {
+        Self {
+            algorithms: provider.signature_verification_algorithms,
+            expect,
+        }
+    }
+
+    fn certificate(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), rustls::Error> {
+        if !intermediates.is_empty() {
+            return Err(refuse(CertificateError::Count {
+                got: intermediates.len() + 1,
+            }));
+        }
+        let certificate = read_peer(std::slice::from_ref(end_entity)).map_err(refuse)?;
+        match (self.expect, certificate.peer) {
+            (Expect::Enclave, Peer::Principal(_)) => {
+                Err(refuse(CertificateError::ServerIsPrincipal))
+            }
+            (Expect::Enclave, Peer::Instance { .. }) | (Expect::AnyClient, _) => Ok(()),
+        }
+    }
+
+    // SECURITY: the signature is verified, under the key that `read_peer` found, by rustls.
+    // Test: ratls::tests::a_stolen_certificate_does_not_finish_a_handshake.
+    fn signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !SCHEMES.contains(&signed.scheme) {
+            return Err(rustls::PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        let certificate = read_peer(std::slice::from_ref(certificate)).map_err(refuse)?;
+        let spki = SubjectPublicKeyInfoDer::from(certificate.spki_der);
+        rustls::crypto::verify_tls13_signature_with_raw_key(
+            message,
+            &spki,
+            signed,
+            &self.algorithms,
+        )
+    }
+}
+
+fn refuse(error: CertificateError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+fn no_tls12() -> rustls::Error {
+    rustls::PeerIncompatible::Tls12NotOfferedOrEnabled.into()
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.certificate(end_entity, intermediates)
+            .map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn root_hint_subjects(&self) -> &[Subject] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.certificate(end_entity, intermediates)
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SCHEMES.to_vec()
+    }
+}
+
+/// Why a finished handshake is not one of this protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum EstablishError {
+    #[error("the TLS handshake is not finished")]
+    Handshaking,
+    #[error("{check}: expected {expected}, got {got}")]
+    Parameter {
+        check: CheckName,
+        expected: String,
+        got: String,
+    },
+    #[error("reading the peer's certificate")]
+    Certificate(#[source] CertificateError),
+    #[error("deriving the TLS exporter")]
+    Exporter(#[source] rustls::Error),
+}
+
+/// A finished TLS handshake of this protocol. Not attested yet: the gate takes it.
+pub struct Established {
+    pub(crate) exporter: [u8; 32],
+    pub(crate) own_spki: SpkiHash,
+    pub(crate) peer: Peer,
+    pub(crate) card: Scorecard,
+}
+
+impl fmt::Debug for Established {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Established")
+            .field("own_spki", &self.own_spki)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Established {
+    /// Checks what the handshake agreed on: rustls goes on without ALPN when the other side
+    /// offers none, and the rest is checked rather than believed. `own_spki` is of the key that
+    /// this side's configuration signs with.
+    ///
+    /// # Errors
+    /// [`EstablishError`] names what is not as this protocol demands.
+    pub fn of<Side>(
+        connection: &ConnectionCommon<Side>,
+        own_spki: SpkiHash,
+    ) -> Result<Self, EstablishError> {
+        if connection.is_handshaking() {
+            return Err(EstablishError::Handshaking);
+        }
+        let mut card = Scorecard::new();
+        agreed(connection, &mut card).map_err(|Failed(name)| {
+            let (expected, got) = card
+                .check(name)
+                .map(|check| (check.expected.clone(), check.got.clone()))
+                .unwrap_or_default();
+            EstablishError::Parameter {
+                check: name,
+                expected,
+                got,
+            }
+        })?;
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let peer = read_peer(chain).map_err(EstablishError::Certificate)?.peer;
+        let exporter = connection
+            .export_keying_material([0; 32], EXPORTER_LABEL, None)
+            .map_err(EstablishError::Exporter)?;
+        Ok(Self {
+            exporter,
+            own_spki,
+            peer,
+            card,
+        })
+    }
+
+    #[must_use]
+    pub const fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+fn agreed<Side>(connection: &ConnectionCommon<Side>, card: &mut Scorecard) -> Result<(), Failed> {
+    let version = connection.protocol_version();
+    card.require(
+        CheckName::TlsVersion,
+        version == Some(ProtocolVersion::TLSv1_3),
+        "TLSv1_3",
+        version.map_or_else(|| "none".into(), |version| format!("{version:?}")),
+    )?;
+    let group = connection
+        .negotiated_key_exchange_group()
+        .map(|group| group.name());
+    card.require(
+        CheckName::KeyExchange,
+        group == Some(NamedGroup::X25519MLKEM768),
+        "X25519MLKEM768",
+        group.map_or_else(|| "none".into(), |group| format!("{group:?}")),
+    )?;
+    let alpn = connection.alpn_protocol();
+    card.require(
+        CheckName::ApplicationProtocol,
+        alpn == Some(ALPN),
+        String::from_utf8_lossy(ALPN),
+        alpn.map_or_else(
+            || "none".into(),
+            |alpn| String::from_utf8_lossy(alpn).into_owned(),
+        ),
+    )?;
+    let kind = connection.handshake_kind();
+    let full = matches!(
+        kind,
+        Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)
+    );
+    card.require(
+        CheckName::FullHandshake,
+        full,
+        "Full",
+        kind.map_or_else(|| "none".into(), |kind| format!("{kind:?}")),
+    )
+}
+
+#[cfg(test)]
+mod tests;
