@@ -1,0 +1,2 @@
+//! Checks the model zoo.
+fn main() {}

@@ -1,0 +1,3 @@
+//! One module per inference engine.
+
+pub mod rten;

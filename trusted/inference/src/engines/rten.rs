@@ -1,0 +1,260 @@
+//! rten 0.27: a small engine in Rust. Reads the ONNX graph that our encoder wrote, uses the weights
+//! where they lie.
+//!
+//! rten computes with f32, i32, i8 and u8. An ONNX model's i64, bool and f64 tensors are i32 and f32
+//! inside; this seam gives callers the types that the model states, and refuses what does not fit.
+//!
+//! SECURITY: rten does not bound the memory or time that a model takes to run, does not zeroise
+//! weights and activations when it frees them, and prints timings when `RTEN_TIMING` is set. The
+//! enclave's memory bounds the first; enclave teardown does the second; `load` refuses the third.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use protocol::package::{EngineName, Manifest};
+use protocol::tensor::check_inputs;
+use protocol::{Tensor, TensorSpec};
+use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
+
+use crate::engine::{Engine, LoadError, LoadLimits, Model, RunError, Session};
+use crate::onnx::{self, Interface, WeightsRef};
+
+mod values;
+
+/// Loads ONNX graphs with external weights into rten.
+#[derive(Debug, Clone, Copy)]
+pub struct RtenEngine {
+    /// Threads of each session's own pool; `None` shares rten's global pool.
+    session_threads: Option<NonZeroUsize>,
+}
+
+impl RtenEngine {
+    /// All sessions share one pool of as many threads as there are cores: lowest latency of one
+    /// request at a time.
+    #[must_use]
+    pub const fn shared() -> Self {
+        Self {
+            session_threads: None,
+        }
+    }
+
+    /// Each session has its own pool: requests side by side do not wait for each other.
+    #[must_use]
+    pub const fn per_session(threads: NonZeroUsize) -> Self {
+        Self {
+            session_threads: Some(threads),
+        }
+    }
+}
+
+const NAME: EngineName = EngineName::Rten;
+
+/// Text of a caught panic. Only used while loading, when no request's values are in memory.
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").chars().take(200).collect()
+}
+
+/// The checked graph as our own bytes, and the tensors that it takes and gives.
+fn checked(
+    manifest: &Manifest,
+    graph: &[u8],
+    weights: &[u8],
+    limits: &LoadLimits,
+) -> Result<Vec<u8>, LoadError> {
+    let too_long = |what, max: usize| {
+        LoadError::Graph(onnx::OnnxError::Limit {
+            what,
+            max: max as u64,
+        })
+    };
+    if weights.len() > limits.weight_bytes {
+        return Err(too_long("bytes of weights", limits.weight_bytes));
+    }
+    let lens = [
+        (manifest.graph_len, graph.len()),
+        (manifest.weights_len, weights.len()),
+    ];
+    if lens.iter().any(|(said, is)| *said != *is as u64) {
+        return Err(LoadError::Manifest(
+            "the lengths of graph and weights".into(),
+        ));
+    }
+    let model = onnx::Model::parse(graph, limits)?;
+    let blob = WeightsRef {
+        name: manifest.weights_name.as_deref(),
+        len: weights.len() as u64,
+    };
+    let interface = onnx::check(&model, blob, limits)?;
+    agree(manifest, &interface)?;
+    for spec in manifest.inputs.iter().chain(&manifest.outputs) {
+        if !values::takes(spec.datatype) {
+            let (name, datatype) = (spec.name.clone(), spec.datatype);
+            return Err(LoadError::Datatype {
+                engine: NAME,
+                name,
+                datatype,
+            });
+        }
+    }
+    Ok(model.encode())
+}
+
+/// Absent is refused: the manifest must say of inputs and outputs exactly what the graph says.
+fn agree(manifest: &Manifest, graph: &Interface) -> Result<(), LoadError> {
+    if manifest.inputs != graph.inputs {
+        return Err(LoadError::Manifest("the inputs".into()));
+    }
+    let same =
+        manifest.outputs.len() == graph.outputs.len()
+            && manifest.outputs.iter().zip(&graph.outputs).all(
+                |(said, (name, datatype, shape))| {
+                    said.name == *name
+                        && said.datatype == *datatype
+                        && shape.as_ref().is_none_or(|s| *s == said.shape)
+                },
+            );
+    if same {
+        Ok(())
+    } else {
+        Err(LoadError::Manifest("the outputs".into()))
+    }
+}
+
+impl Engine for RtenEngine {
+    fn name(&self) -> EngineName {
+        NAME
+    }
+
+    fn load(
+        &self,
+        manifest: &Manifest,
+        graph: Vec<u8>,
+        weights: Vec<u8>,
+        limits: &LoadLimits,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        // The host sets an enclave's environment: with this variable rten prints operators, shapes
+        // and times to standard output.
+        if std::env::var_os("RTEN_TIMING").is_some() {
+            return Err(LoadError::Environment("RTEN_TIMING"));
+        }
+        let clean = checked(manifest, &graph, &weights, limits)?;
+        drop(graph);
+        let memory = weights.len() as u64 + 4 * clean.len() as u64;
+        let mut options = ModelOptions::with_all_ops();
+        if let Some(name) = &manifest.weights_name {
+            options.external_data(name, weights);
+        }
+        let inner = catch_unwind(AssertUnwindSafe(|| options.load(clean)))
+            .map_err(|p| LoadError::Panicked {
+                engine: NAME,
+                detail: panic_text(&*p),
+            })?
+            .map_err(|e| LoadError::Engine {
+                engine: NAME,
+                source: Box::new(e),
+            })?;
+        let ids = |specs: &[TensorSpec]| {
+            let id = |s: &TensorSpec| inner.node_id(&s.name);
+            specs.iter().map(id).collect::<Result<Vec<_>, _>>()
+        };
+        let refused = |e| LoadError::Engine {
+            engine: NAME,
+            source: Box::new(e),
+        };
+        Ok(Arc::new(RtenModel {
+            input_ids: ids(&manifest.inputs).map_err(refused)?,
+            output_ids: ids(&manifest.outputs).map_err(refused)?,
+            inputs: manifest.inputs.clone(),
+            outputs: manifest.outputs.clone(),
+            session_threads: self.session_threads,
+            memory,
+            inner,
+        }))
+    }
+}
+
+struct RtenModel {
+    inner: rten::Model,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    input_ids: Vec<NodeId>,
+    output_ids: Vec<NodeId>,
+    session_threads: Option<NonZeroUsize>,
+    memory: u64,
+}
+
+/// Prints no names of operators: a model's structure is its owner's.
+impl fmt::Debug for RtenModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RtenModel")
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Model for RtenModel {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    fn session(self: Arc<Self>) -> Result<Box<dyn Session>, LoadError> {
+        let pool = self
+            .session_threads
+            .map(|n| Arc::new(ThreadPool::with_num_threads(n.get())));
+        Ok(Box::new(RtenSession { model: self, pool }))
+    }
+}
+
+struct RtenSession {
+    model: Arc<RtenModel>,
+    pool: Option<Arc<ThreadPool>>,
+}
+
+impl fmt::Debug for RtenSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RtenSession")
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session for RtenSession {
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RunError> {
+        let model = &self.model;
+        check_inputs(&model.inputs, inputs)?;
+        let mut given = Vec::with_capacity(inputs.len());
+        for (spec, id) in model.inputs.iter().zip(&model.input_ids) {
+            // INVARIANT: `check_inputs` found exactly one tensor for each specification.
+            for tensor in inputs.iter().filter(|t| t.name() == spec.name) {
+                given.push((*id, ValueOrView::from(values::to_rten(tensor)?)));
+            }
+        }
+        let options = RunOptions::default().with_thread_pool(self.pool.clone());
+        // rten's model is immutable while it runs and each run has its own buffers, so nothing that
+        // a panic leaves half-done is seen by the next run.
+        let run = || model.inner.run(given, &model.output_ids, Some(options));
+        let outputs = catch_unwind(AssertUnwindSafe(run))
+            .map_err(|_| RunError::Panicked)?
+            .map_err(|e| RunError::Engine(Box::new(e)))?;
+        model
+            .outputs
+            .iter()
+            .zip(outputs)
+            .map(|(s, v)| values::from_rten(s, v))
+            .collect()
+    }
+}
