@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use protocol::{EnclaveId, ErrorCode};
 
 use crate::explain::Explain;
-use crate::private_file::{PrivateFileError, lock, read_small, replace_small};
+use crate::state_file::{StateFileError, lock, read_small, replace_small};
 
 /// Why an epoch is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum EpochError {
         source: serde_json::Error,
     },
     #[error("cannot use the record of KeyService epochs")]
-    File(#[from] PrivateFileError),
+    File(#[from] StateFileError),
 }
 
 impl Explain for EpochError {

@@ -3,8 +3,9 @@
 pub mod epochs;
 pub mod explain;
 pub mod gateway;
-pub mod private_file;
+pub mod keyring;
 pub mod retry;
+pub mod state_file;
 
 pub use explain::Explain;
 pub use retry::RetryPolicy;
