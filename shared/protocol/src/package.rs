@@ -85,7 +85,9 @@ impl Manifest {
             return Err(PackageError::TooLarge);
         }
         let mut head = [&MAGIC[..], &len.to_le_bytes(), &json].concat();
-        head.resize(head.len().next_multiple_of(ALIGN as usize), 0);
+        while !(head.len() as u64).is_multiple_of(ALIGN) {
+            head.push(0);
+        }
         Ok(head)
     }
 
