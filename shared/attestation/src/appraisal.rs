@@ -1,6 +1,7 @@
 //! Appraisal: genuine evidence against a policy, into a witness that only this file can make.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -22,9 +23,12 @@ pub struct RelyingParty {
 }
 
 /// Proof that evidence was appraised and accepted. Only [`appraise`] and the attest gate make
-/// one; whoever needs an attested peer takes it as an argument.
+/// one; whoever needs an attested peer takes it as an argument. Copies share the contents.
 #[derive(Debug, Clone)]
-pub struct Appraised {
+pub struct Appraised(Arc<Accepted>);
+
+#[derive(Debug)]
+struct Accepted {
     enclave: EnclaveId,
     measurements: Measurements,
     config: MeasuredConfig,
@@ -34,36 +38,36 @@ pub struct Appraised {
 
 impl Appraised {
     #[must_use]
-    pub const fn tee(&self) -> Tee {
-        self.measurements.tee()
+    pub fn tee(&self) -> Tee {
+        self.0.measurements.tee()
     }
 
     /// E_S or E_K.
     #[must_use]
-    pub const fn enclave(&self) -> EnclaveId {
-        self.enclave
+    pub fn enclave(&self) -> EnclaveId {
+        self.0.enclave
     }
 
     #[must_use]
-    pub const fn measurements(&self) -> &Measurements {
-        &self.measurements
+    pub fn measurements(&self) -> &Measurements {
+        &self.0.measurements
     }
 
     /// The measured configuration that is part of the enclave id.
     #[must_use]
-    pub const fn config(&self) -> &MeasuredConfig {
-        &self.config
+    pub fn config(&self) -> &MeasuredConfig {
+        &self.0.config
     }
 
     #[must_use]
-    pub const fn scorecard(&self) -> &Scorecard {
-        &self.scorecard
+    pub fn scorecard(&self) -> &Scorecard {
+        &self.0.scorecard
     }
 
     /// The `now` of the appraisal, since the UNIX epoch.
     #[must_use]
-    pub const fn at(&self) -> Duration {
-        self.at
+    pub fn at(&self) -> Duration {
+        self.0.at
     }
 }
 
@@ -198,13 +202,13 @@ impl<'a> Appraisal<'a> {
         certificate: Option<&CertificateClaims>,
     ) -> Result<Appraised, AppraiseError> {
         match self.channel_checks(evidence, binder, config, certificate) {
-            Ok((claims, enclave)) => Ok(Appraised {
+            Ok((claims, enclave)) => Ok(Appraised(Arc::new(Accepted {
                 enclave,
                 measurements: claims.measurements,
                 config: config.clone(),
                 scorecard: self.card,
                 at: self.now,
-            }),
+            }))),
             Err(failed) => Err(self.error(failed)),
         }
     }

@@ -123,7 +123,7 @@ pub enum AttestedPeer {
     /// enclaves can be released to it: there is no [`Appraised`] here.
     Principal(PrincipalId),
     /// An enclave, attested in this connection.
-    Instance(Box<Appraised>),
+    Instance(Appraised),
 }
 
 /// What a client knows of the KeyService whose gate it passed.
@@ -332,7 +332,7 @@ impl ServerGate {
         let verdict = Frame::Verdict(Ok(())).to_wire().map_err(GateError::Write)?;
         Ok(Step::SendAndDone(
             verdict,
-            AttestedPeer::Instance(Box::new(appraised)),
+            AttestedPeer::Instance(appraised),
         ))
     }
 }
@@ -349,7 +349,7 @@ pub struct ClientGate {
 
 enum ClientState {
     AwaitServer,
-    AwaitVerdict(Box<AttestedServer>),
+    AwaitVerdict(AttestedServer),
     Closed,
 }
 
@@ -421,10 +421,10 @@ impl ClientGate {
             ) => {
                 let server = self.appraise(&evidence, &config, epoch)?;
                 let step = self.answer(nonce, epoch)?;
-                self.state = ClientState::AwaitVerdict(Box::new(server));
+                self.state = ClientState::AwaitVerdict(server);
                 Ok(step)
             }
-            (ClientState::AwaitVerdict(server), Frame::Verdict(Ok(()))) => Ok(Step::Done(*server)),
+            (ClientState::AwaitVerdict(server), Frame::Verdict(Ok(()))) => Ok(Step::Done(server)),
             (
                 ClientState::AwaitServer | ClientState::AwaitVerdict(_),
                 Frame::Verdict(Err(error)),

@@ -134,7 +134,7 @@ impl PrincipalIdentity {
     pub fn new(identity: &IdentityKey) -> Result<Self, RatlsError> {
         let pkcs8 = identity.pkcs8_der();
         let key = KeyPair::from_pkcs8_der_and_sign_algo(
-            &PrivatePkcs8KeyDer::from(&pkcs8[..]),
+            &PrivatePkcs8KeyDer::from(pkcs8),
             &rcgen::PKCS_ED25519,
         )
         .map_err(RatlsError::Key)?;
@@ -293,7 +293,7 @@ impl PeerVerifier {
     ) -> Result<(), rustls::Error> {
         if !intermediates.is_empty() {
             return Err(refuse(CertificateError::Count {
-                got: intermediates.len() + 1,
+                got: intermediates.len().saturating_add(1),
             }));
         }
         let certificate = read_peer(std::slice::from_ref(end_entity)).map_err(refuse)?;
