@@ -1,0 +1,177 @@
+//! What went wrong with a request, and how much of that each side learns.
+//!
+//! Before a request is opened, the answer goes to the host too, so it is coarse: [`Refusal`]. After
+//! that it is sealed for the user, so it may be exact: [`Failure`]. The log has the whole chain of
+//! causes in both cases, and never a value.
+
+use crypto::{OpenError, SealError};
+use inference::{LoadError, RunError};
+use protocol::oip::OipError;
+use protocol::{ErrorCode, WireError};
+use service::ErrorChain;
+
+use crate::keys::KeyError;
+use crate::models::ModelError;
+use crate::replay::Replayed;
+use crate::sources::KeySourceError;
+use crate::workers::{Full, TooLong};
+
+/// When to come back to an instance that is busy, in milliseconds.
+const BUSY_AGAIN_MS: u64 = 500;
+/// When to come back after KeyService could not be reached, in milliseconds.
+const KEYSERVICE_AGAIN_MS: u64 = 2000;
+
+/// Why a request was not opened, or its answer not sealed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("take the request on")]
+    Full(#[from] Full),
+    #[error("wait for the one worker")]
+    TooLong(#[from] TooLong),
+    #[error("the request is for another enclave than this")]
+    OtherEnclave,
+    #[error("get the keys")]
+    Keys(#[from] KeyError),
+    #[error("this instance serves the models of another owner")]
+    OtherOwner,
+    #[error("open the request")]
+    Open(#[from] OpenError),
+    #[error("take the request as new")]
+    Replayed(#[from] Replayed),
+    #[error("seal the answer")]
+    Seal(#[from] SealError),
+    #[error("the task that opens or seals failed")]
+    Task,
+}
+
+impl Refusal {
+    /// What everyone may know.
+    pub(crate) fn wire(&self) -> WireError {
+        let (code, message) = match self {
+            Self::Full(_) | Self::TooLong(_) => {
+                (ErrorCode::Busy, "the instance has more requests than it may queue")
+            }
+            Self::OtherEnclave => {
+                (ErrorCode::EnclaveNotAllowed, "the request is sealed for another enclave than this")
+            }
+            Self::Keys(error) => return keys_wire(error),
+            Self::OtherOwner => (
+                ErrorCode::Busy,
+                "this instance serves the models of another owner; another instance is needed",
+            ),
+            Self::Open(OpenError::TooLarge { .. }) => {
+                (ErrorCode::TooLarge, "the ciphertext is larger than any request may be")
+            }
+            Self::Open(_) => (
+                ErrorCode::CannotOpen,
+                "the ciphertext does not open under the request key registered for this user, \
+                 model and enclave",
+            ),
+            Self::Replayed(_) => (
+                ErrorCode::Replayed,
+                "this request id was served before; seal the request anew to ask again",
+            ),
+            Self::Seal(_) | Self::Task => (ErrorCode::Internal, "the answer could not be sealed"),
+        };
+        again(WireError::new(code, message))
+    }
+}
+
+fn keys_wire(error: &KeyError) -> WireError {
+    let (code, message) = match error {
+        KeyError::Unavailable { .. } => {
+            (ErrorCode::KeyserviceUnavailable, "KeyService cannot be reached just now")
+        }
+        KeyError::Source(source) => match source.as_ref() {
+            KeySourceError::NotAttested(_) => (
+                ErrorCode::NotAttested,
+                "this instance and the KeyService that it was measured with did not accept each \
+                 other's evidence",
+            ),
+            KeySourceError::Refused(wire) => match wire.code {
+                ErrorCode::EnclaveNotAllowed => (
+                    ErrorCode::EnclaveNotAllowed,
+                    "owner and user have not both allowed this enclave for this model",
+                ),
+                ErrorCode::NotAttested => {
+                    (ErrorCode::NotAttested, "KeyService did not accept this instance's evidence")
+                }
+                // Whatever else KeyService says no with: this user may not use this model here.
+                _ => (
+                    ErrorCode::NotGranted,
+                    "there is no live grant and request key for this user, model and enclave",
+                ),
+            },
+            KeySourceError::Unreachable(_) | KeySourceError::Malformed(_) => {
+                (ErrorCode::Internal, "KeyService's answer could not be used")
+            }
+        },
+        KeyError::OtherModel(_) | KeyError::KeyLength(_) | KeyError::Task => {
+            (ErrorCode::Internal, "KeyService's answer could not be used")
+        }
+    };
+    again(WireError::new(code, message))
+}
+
+fn again(mut error: WireError) -> WireError {
+    error.retry_after_ms = match error.code {
+        ErrorCode::Busy => Some(BUSY_AGAIN_MS),
+        ErrorCode::KeyserviceUnavailable => Some(KEYSERVICE_AGAIN_MS),
+        _ => None,
+    };
+    error
+}
+
+/// Why an opened request got no outputs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("read the inference request")]
+    Request(#[source] OipError),
+    #[error("get the model ready")]
+    Model(#[from] ModelError),
+    #[error("make a session")]
+    Session(#[source] LoadError),
+    #[error("wait for a worker")]
+    TooLong(#[from] TooLong),
+    #[error("run the model")]
+    Run(#[from] RunError),
+    #[error("write the answer")]
+    Reply(#[source] OipError),
+    #[error("the task that runs the model failed")]
+    Task,
+}
+
+impl Failure {
+    /// What the user may know: everything but what the causes themselves leave out.
+    pub(crate) fn wire(&self) -> WireError {
+        again(WireError::new(self.code(), ErrorChain(self).to_string()))
+    }
+
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Request(error) => match error {
+                OipError::TooLarge(_) => ErrorCode::TooLarge,
+                OipError::Tensor(_)
+                | OipError::Element { .. }
+                | OipError::NoData(_)
+                | OipError::TooMany(_) => ErrorCode::InvalidTensor,
+                _ => ErrorCode::InvalidRequest,
+            },
+            Self::Model(error) => match error {
+                ModelError::Fetch(_) => ErrorCode::StoreUnavailable,
+                ModelError::Mismatch(_) => ErrorCode::ArtifactMismatch,
+                ModelError::Open(_) | ModelError::Package(_) | ModelError::Load(_) => {
+                    ErrorCode::InvalidModel
+                }
+                ModelError::TooLarge { .. } => ErrorCode::TooLarge,
+                ModelError::NoRoom => ErrorCode::Busy,
+                ModelError::Task => ErrorCode::Internal,
+            },
+            Self::Run(error) if error.is_callers_fault() => ErrorCode::InvalidTensor,
+            Self::Session(_) | Self::Run(_) => ErrorCode::InvalidModel,
+            Self::TooLong(_) => ErrorCode::Busy,
+            Self::Reply(OipError::TooLarge(_)) => ErrorCode::TooLarge,
+            Self::Reply(_) | Self::Task => ErrorCode::Internal,
+        }
+    }
+}
