@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod engine;
 pub mod engines;
+pub mod example;
 pub mod onnx;
 pub mod pack;
 #[cfg(any(test, feature = "testing"))]
