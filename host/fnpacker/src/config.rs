@@ -1,0 +1,390 @@
+//! FnPacker's one configuration file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::EnclaveId;
+use protocol::openwhisk::is_entity_name;
+use serde::Deserialize;
+
+use crate::packing::{AllInOne, Limits, OneToOne, Policy, Published, Search, WhenBusy};
+use crate::platform::FunctionSpec;
+
+const MIB: u64 = 1024 * 1024;
+/// Most endpoints of one pool.
+const ENDPOINTS_MAX: u32 = 4096;
+
+/// A valid configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "RawConfig")]
+pub struct Config {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// A folder to which every request and answer is appended as it crossed this process: the
+    /// operator's view, for demonstrations and tests.
+    pub record: Option<PathBuf>,
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a request may take, queue included, if its caller names no time; callers may name
+    /// less, or more up to `patience_max`.
+    pub patience: Duration,
+    pub patience_max: Duration,
+    pub platform: PlatformConfig,
+    pub pools: Vec<PoolConfig>,
+}
+
+/// Where the platform is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformConfig {
+    /// `http://host:port` of an OpenWhisk API.
+    pub url: String,
+    /// A file with `uuid:key`.
+    pub auth_file: PathBuf,
+}
+
+/// Functions of one E_S, and how models are packed onto them.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    pub name: String,
+    /// E_S of the instances that these functions run.
+    pub enclave: EnclaveId,
+    pub image: String,
+    /// Memory of one instance, in MiB.
+    pub memory_mb: u64,
+    /// Requests that one instance serves at once; as measured in E_S.
+    pub concurrency: u32,
+    /// Functions in the pool.
+    pub endpoints: u32,
+    /// Time limit of a function, for its start and for each run.
+    pub timeout: Duration,
+    pub policy: PolicyName,
+    pub queue: usize,
+    pub queue_per_user: usize,
+    pub in_flight: u32,
+    /// Models believed to fit into one instance.
+    pub models_per_instance: usize,
+    /// How long the platform keeps an idle instance.
+    pub keep_alive: Duration,
+    /// Environment of a starting instance; nothing measured, nothing secret.
+    pub init: BTreeMap<String, String>,
+}
+
+impl PoolConfig {
+    /// The bounds of its packing.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            queue: self.queue,
+            queue_per_user: self.queue_per_user,
+            in_flight: self.in_flight,
+            capacity: self.concurrency,
+            models_per_instance: self.models_per_instance,
+            keep_alive: self.keep_alive,
+            ..Limits::default()
+        }
+    }
+
+    /// Its functions, as they should be deployed.
+    #[must_use]
+    pub fn functions(&self) -> Vec<FunctionSpec> {
+        let function = |number| FunctionSpec {
+            name: format!("sesemi-{}-{number}", self.name),
+            image: self.image.clone(),
+            memory_mb: self.memory_mb,
+            concurrency: self.concurrency,
+            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+            env: self.init.clone(),
+        };
+        (0..self.endpoints).map(function).collect()
+    }
+}
+
+/// A packing policy, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyName {
+    Published,
+    PublishedStrict,
+    Affinity,
+    OneToOne,
+    AllInOne,
+}
+
+impl PolicyName {
+    /// A fresh policy of this name.
+    #[must_use]
+    pub fn policy(self) -> Box<dyn Policy> {
+        match self {
+            Self::Published => Box::new(Published::new(Search::FirstFit, WhenBusy::Wait)),
+            Self::PublishedStrict => Box::new(Published::new(Search::FirstFit, WhenBusy::Refuse)),
+            Self::Affinity => Box::new(Published::new(Search::Affinity, WhenBusy::Wait)),
+            Self::OneToOne => Box::new(OneToOne::default()),
+            Self::AllInOne => Box::new(AllInOne),
+        }
+    }
+}
+
+/// What is wrong with a configuration file that has the right form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    #[error("there is no [[pool]], so there is nothing to route to")]
+    NoPool,
+    #[error("the pool name '{0}' is taken twice, or is not 1 to 64 letters, digits, '-' and '_'")]
+    PoolName(String),
+    #[error("the pools '{0}' and '{1}' have the same enclave; requests name only the enclave")]
+    SameEnclave(String, String),
+    #[error("{field} of pool '{pool}' is not {expected}")]
+    OutOfRange {
+        pool: String,
+        field: &'static str,
+        expected: String,
+    },
+    #[error("patience is longer than patience_max")]
+    Patience,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    listen: SocketAddr,
+    #[serde(default)]
+    record: Option<PathBuf>,
+    #[serde(default = "default_connections")]
+    connections: usize,
+    #[serde(default = "default_patience", with = "service::units::duration")]
+    patience: Duration,
+    #[serde(default = "default_patience_max", with = "service::units::duration")]
+    patience_max: Duration,
+    platform: PlatformConfig,
+    #[serde(default)]
+    pool: Vec<RawPool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPool {
+    name: String,
+    enclave: EnclaveId,
+    image: String,
+    #[serde(with = "service::units::bytes")]
+    memory: u64,
+    concurrency: u32,
+    endpoints: u32,
+    #[serde(with = "service::units::duration")]
+    timeout: Duration,
+    policy: PolicyName,
+    #[serde(default = "default_queue")]
+    queue: usize,
+    #[serde(default = "default_queue_per_user")]
+    queue_per_user: usize,
+    #[serde(default = "default_in_flight")]
+    in_flight: u32,
+    #[serde(default = "default_models_per_instance")]
+    models_per_instance: usize,
+    #[serde(default = "default_keep_alive", with = "service::units::duration")]
+    keep_alive: Duration,
+    #[serde(default)]
+    init: BTreeMap<String, String>,
+}
+
+const fn default_connections() -> usize {
+    1024
+}
+
+const fn default_patience() -> Duration {
+    Duration::from_secs(60)
+}
+
+const fn default_patience_max() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn default_queue() -> usize {
+    Limits::default().queue
+}
+
+fn default_queue_per_user() -> usize {
+    Limits::default().queue_per_user
+}
+
+fn default_in_flight() -> u32 {
+    Limits::default().in_flight
+}
+
+fn default_models_per_instance() -> usize {
+    Limits::default().models_per_instance
+}
+
+fn default_keep_alive() -> Duration {
+    Limits::default().keep_alive
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = InvalidConfig;
+
+    fn try_from(raw: RawConfig) -> Result<Self, InvalidConfig> {
+        if raw.pool.is_empty() {
+            return Err(InvalidConfig::NoPool);
+        }
+        if raw.patience > raw.patience_max {
+            return Err(InvalidConfig::Patience);
+        }
+        let (mut names, mut enclaves) = (BTreeSet::new(), BTreeMap::new());
+        for pool in &raw.pool {
+            if !is_pool_name(&pool.name) || !names.insert(pool.name.clone()) {
+                return Err(InvalidConfig::PoolName(pool.name.clone()));
+            }
+            if let Some(other) = enclaves.insert(pool.enclave, pool.name.clone()) {
+                return Err(InvalidConfig::SameEnclave(other, pool.name.clone()));
+            }
+        }
+        Ok(Self {
+            listen: raw.listen,
+            record: raw.record,
+            connections: raw.connections.max(1),
+            patience: raw.patience,
+            patience_max: raw.patience_max,
+            platform: raw.platform,
+            pools: raw
+                .pool
+                .into_iter()
+                .map(PoolConfig::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<RawPool> for PoolConfig {
+    type Error = InvalidConfig;
+
+    fn try_from(raw: RawPool) -> Result<Self, InvalidConfig> {
+        let models = Limits::default().models;
+        let checks: [(&'static str, bool, String); 6] = [
+            (
+                "memory",
+                raw.memory >= MIB && raw.memory.is_multiple_of(MIB),
+                "a whole number of MiB".to_owned(),
+            ),
+            ("concurrency", raw.concurrency > 0, "at least 1".to_owned()),
+            (
+                "endpoints",
+                (1..=ENDPOINTS_MAX).contains(&raw.endpoints),
+                format!("1 to {ENDPOINTS_MAX}"),
+            ),
+            (
+                "timeout",
+                raw.timeout >= Duration::from_millis(100),
+                "at least 100ms".to_owned(),
+            ),
+            ("in_flight", raw.in_flight > 0, "at least 1".to_owned()),
+            (
+                // Each of them may be of a model of its own, and all of those are remembered.
+                "queue and in_flight together",
+                usize::try_from(raw.in_flight).is_ok_and(|n| n.saturating_add(raw.queue) < models),
+                format!("less than {models}"),
+            ),
+        ];
+        if let Some((field, _, expected)) = checks.into_iter().find(|(_, ok, _)| !*ok) {
+            return Err(InvalidConfig::OutOfRange {
+                pool: raw.name,
+                field,
+                expected,
+            });
+        }
+        Ok(Self {
+            name: raw.name,
+            enclave: raw.enclave,
+            image: raw.image,
+            memory_mb: raw.memory / MIB,
+            concurrency: raw.concurrency,
+            endpoints: raw.endpoints,
+            timeout: raw.timeout,
+            policy: raw.policy,
+            queue: raw.queue,
+            queue_per_user: raw.queue_per_user,
+            in_flight: raw.in_flight,
+            models_per_instance: raw.models_per_instance,
+            keep_alive: raw.keep_alive,
+            init: raw.init,
+        })
+    }
+}
+
+/// It becomes a part of a function's name.
+fn is_pool_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    name.len() <= 64 && is_entity_name(name) && name.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        service::load_config(file.path()).map_err(|error| service::ErrorChain(&error).to_string())
+    }
+
+    fn shipped() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/fnpacker.toml");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_shipped_file_is_valid() {
+        let config = load(&shipped()).unwrap();
+        let functions = config.pools[0].functions();
+        assert_eq!(functions.len(), config.pools[0].endpoints as usize);
+        for function in functions {
+            assert!(is_entity_name(&function.name), "{}", function.name);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let pool = shipped()
+            .split_once("[[pool]]")
+            .map(|(_, rest)| rest.to_owned())
+            .unwrap();
+        let second = format!(
+            "{}\n[[pool]]{}",
+            shipped(),
+            pool.replace("\"main\"", "\"other\"")
+        );
+        let hex = "0".repeat(96);
+        for (text, expected) in [
+            (
+                shipped().replace("endpoints = 5", "endpoints = 0"),
+                "endpoints of pool 'main'",
+            ),
+            (
+                shipped().replace("endpoints = 5", "endpoints = 5\nendpionts = 1"),
+                "endpionts",
+            ),
+            (
+                shipped().replace("concurrency = 4", "concurrency = 0"),
+                "concurrency of pool",
+            ),
+            (
+                shipped().replace("\"512MiB\"", "\"1000B\""),
+                "a whole number of MiB",
+            ),
+            (shipped().replace("\"main\"", "\"a b\""), "pool name 'a b'"),
+            (shipped().replace("\"published\"", "\"best\""), "best"),
+            (shipped().replace(&hex, "00"), "96"),
+            (format!("{}\n[[pool]]{pool}", shipped()), "pool name 'main'"),
+            (second, "'main' and 'other' have the same enclave"),
+            (
+                shipped().split_once("[[pool]]").unwrap().0.to_owned(),
+                "no [[pool]]",
+            ),
+        ] {
+            let error = load(&text).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+}
