@@ -45,7 +45,7 @@ mod seal;
 pub use open::{ArtifactOpener, open_artifact};
 pub use seal::{SealedArtifact, seal_artifact, seal_artifact_on};
 
-pub(crate) use seal::{Fresh, seal_artifact_with};
+pub(crate) use seal::{Fresh, seal_artifact_with, seal_segments};
 
 /// Length of a ciphertext segment, in bytes.
 pub const SEGMENT_LEN: usize = 1 << 20;

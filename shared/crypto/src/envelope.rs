@@ -186,6 +186,19 @@ pub(crate) fn seal_response_with(
         .map(|(envelope, _)| envelope)
 }
 
+/// Seals `padded` as a request's plaintext, though it may not be one: for vectors that must fail.
+pub(crate) fn seal_request_padded(
+    key: &RequestKey,
+    binding: &Binding<'_>,
+    padded: &[u8],
+    fresh: &Fresh,
+) -> Result<Vec<u8>, SealError> {
+    let context = Context::new(Direction::Request, binding);
+    context
+        .seal_padded(key.expose(), &[padded], padded.len(), fresh)
+        .map(|(envelope, _)| envelope)
+}
+
 const SALT_LEN: usize = 32;
 /// COSE algorithm 3: AES-GCM with a 256-bit key.
 const A256GCM: u64 = 3;
@@ -321,7 +334,17 @@ impl Context {
             return Err(too_large());
         }
         let padded = padded_len(LENGTH_LEN + payload.len());
+        self.seal_padded(key, &[&length.to_le_bytes(), payload], padded, fresh)
+    }
 
+    /// Seals `parts` and zeros after them, `padded` bytes together.
+    fn seal_padded(
+        &self,
+        key: &[u8; KEY_LEN],
+        parts: &[&[u8]],
+        padded: usize,
+        fresh: &Fresh,
+    ) -> Result<(Vec<u8>, [u8; TAG_LEN]), SealError> {
         // The plaintext is laid down where the ciphertext will be and encrypted there, so no copy
         // of it is left behind: the buffer never grows.
         let mut out = Vec::with_capacity(FRAME_LEN + padded + TAG_LEN);
@@ -329,8 +352,7 @@ impl Context {
         out.extend_from_slice(&fresh.iv);
         cbor::push_bytes_head(&mut out, padded + TAG_LEN);
         let start = out.len();
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(payload);
+        parts.iter().for_each(|part| out.extend_from_slice(part));
         out.resize(start + padded, 0);
         let plaintext = out.get_mut(start..).unwrap_or_default();
         let tag = self

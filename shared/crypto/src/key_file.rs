@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::aead::KEY_LEN;
 
 /// Largest key file, in bytes: the PEM of an identity key and any line of ours fit.
-const FILE_MAX: u64 = 1024;
+const FILE_MAX: usize = 1024;
 
 /// Why a key file was not written or read.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +81,8 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     }
     // One byte beyond the limit, so that a longer file fails to parse and is not silently cut; the
     // capacity is enough that no reallocation leaves a copy behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(2 * FILE_MAX as usize));
-    file.take(FILE_MAX + 1)
+    let mut content = Zeroizing::new(Vec::with_capacity(2 * FILE_MAX));
+    file.take(FILE_MAX as u64 + 1)
         .read_to_end(&mut content)
         .map_err(failed)?;
     Ok(content)

@@ -34,6 +34,16 @@ pub fn seal_request(
     envelope::seal_request_with(key, binding, payload, &fresh.into())
 }
 
+/// A request whose plaintext is `padded` as it is, whether or not that is well padded.
+pub fn seal_request_padded(
+    key: &RequestKey,
+    binding: &Binding<'_>,
+    padded: &[u8],
+    fresh: EnvelopeFresh,
+) -> Result<Vec<u8>, SealError> {
+    envelope::seal_request_padded(key, binding, padded, &fresh.into())
+}
+
 /// See [`crate::seal_response`].
 pub fn seal_response(
     key: &ResponseKey,
@@ -53,11 +63,18 @@ pub fn seal_artifact(
     out: &mut dyn Write,
     fresh: ArtifactFresh,
 ) -> Result<SealedArtifact, ArtifactError> {
-    let fresh = artifact::Fresh {
-        salt: fresh.salt,
-        prefix: fresh.nonce_prefix,
-    };
-    artifact::seal_artifact_with(&fresh, 2, key, model, version, plain, out)
+    artifact::seal_artifact_with(&fresh.into(), 2, key, model, version, plain, out)
+}
+
+/// Segments `(plaintext, is last)` as they are, whether or not they are an artifact together.
+pub fn seal_segments(
+    key: &ModelKey,
+    model: &ModelId,
+    version: ModelVersion,
+    segments: &[(&[u8], bool)],
+    fresh: ArtifactFresh,
+) -> Result<Vec<u8>, ArtifactError> {
+    artifact::seal_segments(&fresh.into(), key, model, version, segments)
 }
 
 /// See [`crate::seal_record`].
@@ -82,6 +99,15 @@ impl From<EnvelopeFresh> for envelope::Fresh {
         Self {
             salt: fresh.salt,
             iv: fresh.iv,
+        }
+    }
+}
+
+impl From<ArtifactFresh> for artifact::Fresh {
+    fn from(fresh: ArtifactFresh) -> Self {
+        Self {
+            salt: fresh.salt,
+            prefix: fresh.nonce_prefix,
         }
     }
 }

@@ -120,6 +120,12 @@ impl ArtifactOpener {
         }
     }
 
+    /// Bytes that its buffers hold for as long as it lives.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.batch.len() + self.opened.len()
+    }
+
     /// Reads all of `src`, without a copy in between, and finishes.
     fn read_from(
         mut self,

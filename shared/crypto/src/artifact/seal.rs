@@ -105,6 +105,34 @@ pub(crate) fn seal_artifact_with(
     }
 }
 
+/// Seals `segments` as they are, with the flag that says whether one is the last, though together
+/// they may not be an artifact: for vectors that must fail.
+pub(crate) fn seal_segments(
+    fresh: &Fresh,
+    key: &ModelKey,
+    model: &ModelId,
+    version: ModelVersion,
+    segments: &[(&[u8], bool)],
+) -> Result<Vec<u8>, ArtifactError> {
+    let cipher = SegmentCipher::new(
+        key,
+        &fresh.salt,
+        fresh.prefix,
+        &associated_bytes(model, version),
+    )
+    .map_err(|aead::Refused| ArtifactError::Cipher)?;
+    let mut out = fresh.header().to_vec();
+    for (&(plain, last), index) in segments.iter().zip(0..) {
+        let mut segment = plain.to_vec();
+        let tag = cipher
+            .seal(index, last, &mut segment)
+            .map_err(|aead::Refused| ArtifactError::Cipher)?;
+        out.extend_from_slice(&segment);
+        out.extend_from_slice(&tag);
+    }
+    Ok(out)
+}
+
 /// The plaintext, one byte ahead: whether a segment is the last is part of its nonce.
 struct Source<'a> {
     src: &'a mut dyn Read,
