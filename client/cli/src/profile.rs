@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use attestation::evidence::Tee;
-use protocol::{EnclaveId, ErrorCode, PrincipalId};
-use sdk::Explain;
+use protocol::{EnclaveId, PrincipalId};
 use serde::Deserialize;
 
 use crate::args::Global;
@@ -45,12 +44,10 @@ pub enum ProfileError {
     },
 }
 
-impl Explain for ProfileError {
-    fn code(&self) -> ErrorCode {
-        ErrorCode::InvalidRequest
-    }
-
-    fn advice(&self) -> String {
+impl ProfileError {
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
         match self {
             Self::None => "start a system with `sesemi-dev up`, which writes one, or copy config/sesemi.toml and name it with --profile".to_owned(),
             Self::Read { .. } => "check the file's name and that you may read it".to_owned(),

@@ -93,9 +93,7 @@ impl EpochMemory {
     /// Accepts `epoch` if it is not below what was seen, and remembers it durably before it
     /// returns. Different KeyServices (E_K) are remembered apart.
     pub fn admit(&self, enclave: &EnclaveId, epoch: u64) -> Result<(), EpochError> {
-        let _guard = lock(&self.path.with_added_extension("lock"))?;
-        let mut seen = self.read()?;
-        let remembered = seen.get(enclave).copied().unwrap_or(0);
+        let remembered = self.raise(enclave, epoch)?;
         if epoch < remembered {
             return Err(EpochError::RolledBack {
                 enclave: *enclave,
@@ -103,6 +101,20 @@ impl EpochMemory {
                 offered: epoch,
             });
         }
+        Ok(())
+    }
+
+    /// Remembers `epoch` if it is higher than what was seen; a lower one says nothing, since
+    /// answers also tell epochs of the past.
+    pub fn learn(&self, enclave: &EnclaveId, epoch: u64) -> Result<(), EpochError> {
+        self.raise(enclave, epoch).map(drop)
+    }
+
+    /// The highest epoch before, and now durably the higher of both.
+    fn raise(&self, enclave: &EnclaveId, epoch: u64) -> Result<u64, EpochError> {
+        let _guard = lock(&self.path.with_added_extension("lock"))?;
+        let mut seen = self.read()?;
+        let remembered = seen.get(enclave).copied().unwrap_or(0);
         if epoch > remembered {
             seen.insert(*enclave, epoch);
             let json =
@@ -112,7 +124,7 @@ impl EpochMemory {
                 })?;
             replace_small(&self.path, &json)?;
         }
-        Ok(())
+        Ok(remembered)
     }
 }
 

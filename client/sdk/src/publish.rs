@@ -10,7 +10,7 @@ use crypto::secret::ModelKey;
 use crypto::{KeyFileError, RngError};
 use protocol::{Digest, ErrorCode, ModelId, ModelVersion};
 use serde::{Deserialize, Serialize};
-use transport::store::{ModelStore, StoreError};
+use transport::store::{ModelStore, OpenStoreError, StoreError};
 
 use crate::explain::{Explain, advice};
 use crate::keyring::{advice_on_key_file, code_of_key_file};
@@ -23,13 +23,22 @@ use crate::state_file::{
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("version {version} of model '{model}' was pushed before")]
-    Pushed { model: ModelId, version: ModelVersion },
+    Pushed {
+        model: ModelId,
+        version: ModelVersion,
+    },
     #[error("version {version} of model '{model}' was not pushed from here")]
-    NotPushed { model: ModelId, version: ModelVersion },
+    NotPushed {
+        model: ModelId,
+        version: ModelVersion,
+    },
     #[error("no version of model '{model}' was pushed from here")]
     NothingPushed { model: ModelId },
     #[error("{path} is not a record of a pushed version")]
-    Record { path: PathBuf, source: serde_json::Error },
+    Record {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("cannot use the model key")]
     KeyFile(#[from] KeyFileError),
     #[error("cannot draw a model key")]
@@ -38,6 +47,8 @@ pub enum PublishError {
     Seal(#[source] ArtifactError),
     #[error("cannot use the folder of models")]
     Folder(#[from] StateFileError),
+    #[error("cannot open the model store")]
+    OpenStore(#[from] OpenStoreError),
     #[error("cannot push the artifact to the model store")]
     Store(#[from] StoreError),
 }
@@ -47,12 +58,19 @@ impl Explain for PublishError {
         match self {
             Self::Pushed { .. } => ErrorCode::Conflict,
             Self::NotPushed { .. } | Self::NothingPushed { .. } => ErrorCode::NotFound,
-            Self::Record { .. } => ErrorCode::InvalidRequest,
+            Self::Record { .. } | Self::OpenStore(_) => ErrorCode::InvalidRequest,
             Self::KeyFile(error) => code_of_key_file(error),
             Self::Rng(_) => ErrorCode::Internal,
             Self::Seal(error) => code_of_artifact(error),
             Self::Folder(error) => error.code(),
-            Self::Store(error) => crate::keyservice::code_of_store(error),
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.retryable(),
+            _ => false,
         }
     }
 
@@ -71,6 +89,12 @@ impl Explain for PublishError {
                 advice_on_io(error).to_owned()
             }
             Self::Folder(error) => error.advice(),
+            Self::OpenStore(_) => {
+                "correct the store's URL; a folder must exist (file:///folder)".to_owned()
+            }
+            Self::Store(StoreError::Denied(_)) => {
+                "check this machine's credentials for the store".to_owned()
+            }
             Self::Seal(_) | Self::Store(_) => advice(self.code()).to_owned(),
         }
     }
@@ -82,6 +106,11 @@ fn code_of_artifact(error: &ArtifactError) -> ErrorCode {
         ArtifactError::Read(error) | ArtifactError::Write(error) => code_of_io(error),
         _ => ErrorCode::Internal,
     }
+}
+
+/// Opens a model store by URL: `file:///folder`, `s3://…`, `gs://…`, `az://…`.
+pub fn open_store(url: &str) -> Result<ModelStore, PublishError> {
+    Ok(ModelStore::open(url)?)
 }
 
 /// A version whose artifact is in the store: what there is to register.
@@ -127,11 +156,15 @@ impl ModelShelf {
     /// Keeps keys and records in `folder`, which appears with the first one.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self {
+            folder: folder.into(),
+        }
     }
 
     fn file(&self, model: &ModelId, version: ModelVersion, extension: &str) -> PathBuf {
-        self.folder.join(model.as_str()).join(format!("{version}.{extension}"))
+        self.folder
+            .join(model.as_str())
+            .join(format!("{version}.{extension}"))
     }
 
     /// The versions of `model` that were pushed from here, oldest first.
@@ -146,7 +179,9 @@ impl ModelShelf {
         let mut versions = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
-            let number = name.to_str().and_then(|n| n.strip_suffix(".json")?.parse().ok());
+            let number = name
+                .to_str()
+                .and_then(|n| n.strip_suffix(".json")?.parse().ok());
             if let Some(version) = number.map(ModelVersion) {
                 versions.extend(self.find(model, version)?);
             }
@@ -155,13 +190,11 @@ impl ModelShelf {
         Ok(versions)
     }
 
-    fn find(
-        &self,
-        model: &ModelId,
-        version: ModelVersion,
-    ) -> Result<Option<Pushed>, PublishError> {
+    fn find(&self, model: &ModelId, version: ModelVersion) -> Result<Option<Pushed>, PublishError> {
         let path = self.file(model, version, "json");
-        let Some(bytes) = read_small(&path)? else { return Ok(None) };
+        let Some(bytes) = read_small(&path)? else {
+            return Ok(None);
+        };
         serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|source| PublishError::Record { path, source })
@@ -176,17 +209,26 @@ impl ModelShelf {
         match version {
             Some(version) => self
                 .find(model, version)?
-                .ok_or_else(|| PublishError::NotPushed { model: model.clone(), version }),
+                .ok_or_else(|| PublishError::NotPushed {
+                    model: model.clone(),
+                    version,
+                }),
             None => self
                 .versions(model)?
                 .pop()
-                .ok_or_else(|| PublishError::NothingPushed { model: model.clone() }),
+                .ok_or_else(|| PublishError::NothingPushed {
+                    model: model.clone(),
+                }),
         }
     }
 
     /// The key of a version that was pushed.
     pub fn key(&self, pushed: &Pushed) -> Result<ModelKey, PublishError> {
-        Ok(ModelKey::read_file(&self.file(&pushed.model, pushed.version, "key"))?)
+        Ok(ModelKey::read_file(&self.file(
+            &pushed.model,
+            pushed.version,
+            "key",
+        ))?)
     }
 
     /// The key to seal a new version with: fresh, or that of an attempt that did not finish.
@@ -198,7 +240,10 @@ impl ModelShelf {
         let folder = self.folder.join(model.as_str());
         create_private_dir(&folder)?;
         let path = self.file(model, version, "key");
-        if path.try_exists().map_err(|e| StateFileError::io("look for", &path, e))? {
+        if path
+            .try_exists()
+            .map_err(|e| StateFileError::io("look for", &path, e))?
+        {
             return Ok(ModelKey::read_file(&path)?);
         }
         let key = ModelKey::generate()?;
@@ -217,7 +262,10 @@ impl ModelShelf {
         progress: &mut dyn FnMut(u64),
     ) -> Result<SealedFile, PublishError> {
         if self.find(model, version)?.is_some() {
-            return Err(PublishError::Pushed { model: model.clone(), version });
+            return Err(PublishError::Pushed {
+                model: model.clone(),
+                version,
+            });
         }
         let key = self.key_for_sealing(model, version)?;
         let staged = tempfile::Builder::new()
@@ -225,13 +273,20 @@ impl ModelShelf {
             .tempfile_in(&self.folder)
             .map_err(|e| StateFileError::io("write in the folder", &self.folder, e))?;
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let mut plain = Counted { inner: plain, done: 0, progress };
+        let mut plain = Counted {
+            inner: plain,
+            done: 0,
+            progress,
+        };
         let mut out = io::BufWriter::new(staged.as_file());
         let sealed = seal_artifact_on(threads, &key, model, version, &mut plain, &mut out)
             .and_then(|sealed| out.flush().map(|()| sealed).map_err(ArtifactError::Write))
             .map_err(PublishError::Seal)?;
         drop(out);
-        Ok(SealedFile { file: staged, sealed })
+        Ok(SealedFile {
+            file: staged,
+            sealed,
+        })
     }
 
     /// Uploads a sealed artifact (in parts, if it is large) and remembers what was pushed.
@@ -244,10 +299,17 @@ impl ModelShelf {
     ) -> Result<Pushed, PublishError> {
         let SealedArtifact { len, digest } = *sealed.artifact();
         store.put_file(&digest, sealed.path()).await?;
-        let pushed = Pushed { model: model.clone(), version, digest, len };
+        let pushed = Pushed {
+            model: model.clone(),
+            version,
+            digest,
+            len,
+        };
         let path = self.file(model, version, "json");
-        let json = serde_json::to_vec_pretty(&pushed)
-            .map_err(|source| PublishError::Record { path: path.clone(), source })?;
+        let json = serde_json::to_vec_pretty(&pushed).map_err(|source| PublishError::Record {
+            path: path.clone(),
+            source,
+        })?;
         replace_small(&path, &json)?;
         Ok(pushed)
     }
