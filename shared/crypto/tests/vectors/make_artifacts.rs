@@ -57,7 +57,7 @@ fn file(name: &str, about: &str, mut cases: Vec<ArtifactCase>) -> (String, Strin
         let bytes = case.bytes();
         case.len = bytes.len() as u64;
         case.sha256 = sha256(&bytes);
-        case.artifact = (bytes.len() <= INLINE_MAX).then(|| Hex(bytes));
+        case.artifact = (bytes.len() <= INLINE_MAX).then_some(Hex(bytes));
     }
     let file = File {
         format: ARTIFACT.into(),
@@ -219,7 +219,7 @@ fn orders(out: &mut Vec<ArtifactCase>) {
         });
         out.push(cannot_open(case, at));
     }
-    for segment in [0, 1, 2] {
+    for (segment, at) in [(0, 1), (1, 1), (2, 2)] {
         let mut case = base(
             &format!("segment {segment} of an artifact of the same key"),
             false,
@@ -231,11 +231,7 @@ fn orders(out: &mut Vec<ArtifactCase>) {
             plaintext: three(),
         });
         // A foreign first segment brings its header with it and opens; ours then do not.
-        out.push(if segment == 0 {
-            cannot_open(case, 1)
-        } else {
-            cannot_open(case, segment as u32)
-        });
+        out.push(cannot_open(case, at));
     }
 }
 

@@ -4,6 +4,7 @@ use crypto::vectors::{EnvelopeFresh, response_key_bytes, seal_request, seal_requ
 use crypto::{Binding, RequestKey, ResponseKey, sha256};
 use protocol::{EnclaveId, PrincipalId, RequestId};
 
+use crate::encodings::ENCODINGS;
 use crate::format::{Content, Direction, ENVELOPE, EnvelopeCase, File, Hex, Opens};
 
 pub(crate) fn files() -> Vec<(String, String)> {
@@ -345,277 +346,38 @@ fn splices(of: &EnvelopeCase, other: &EnvelopeCase, out: &mut Vec<EnvelopeCase>)
     }
 }
 
-/// Envelopes that another COSE library may well open, in an encoding that is not the one.
 fn encodings(of: &EnvelopeCase, out: &mut Vec<EnvelopeCase>) {
-    let whole = &of.envelope.0;
+    let whole = hex::encode(&of.envelope.0);
     let opens = of.opens.as_ref().unwrap();
-    let (iv, salt) = (&opens.iv.0, &opens.salt.0);
-    let sealed = &whole[24..whole.len() - 43];
-    let mut push = |name: &str, parts: &[&[u8]]| {
+    let (iv, salt) = (hex::encode(&opens.iv.0), hex::encode(&opens.salt.0));
+    // A ciphertext of 0x26 bytes.
+    let sealed = &whole[2 * 24..2 * (24 + 0x26)];
+    let render = |template: &str| {
+        let hex = template
+            .replace("{P}", "43a10103")
+            .replace("{U}", &format!("a1054c{iv}"))
+            .replace("{C}", &format!("5826{sealed}"))
+            .replace("{R}", "83 {D} {S} 40")
+            .replace("{D}", "43a10129")
+            .replace("{S}", &format!("a1335820{salt}"))
+            .replace("{sealed}", sealed)
+            .replace("{iv}", &iv)
+            .replace("{iv-}", &iv[2..])
+            .replace("{salt}", &salt)
+            .replace("{salt-}", &salt[2..])
+            .replace(' ', "");
+        hex::decode(hex).unwrap()
+    };
+    // The parts make the whole: every case changes one of them, and nothing else.
+    assert_eq!(render("d860 84 {P} {U} {C} 81 {R}"), of.envelope.0);
+    for (name, template) in ENCODINGS {
         out.push(with(
             of,
             format!("encoding: {name}"),
             "malformed",
-            parts.concat(),
+            render(template),
         ));
-    };
-    let tag = &[0xd8, 0x60][..];
-    let content = &[0x43, 0xa1, 0x01, 0x03][..];
-    let iv_map = [&[0xa1, 0x05, 0x4c], &iv[..]].concat();
-    let body = [&[0x58, u8::try_from(sealed.len()).unwrap()], sealed].concat();
-    let derive = &[0x43, 0xa1, 0x01, 0x29][..];
-    let salt_map = [&[0xa1, 0x33, 0x58, 0x20], &salt[..]].concat();
-    let one = [&[0x83], derive, &salt_map, &[0x40]].concat();
-    let recipient = [&[0x81], &one[..]].concat();
-    // These parts are the whole: every case below changes one of them.
-    assert_eq!(
-        &[tag, &[0x84], content, &iv_map, &body, &recipient].concat(),
-        whole
-    );
-
-    push("no tag", &[&[0x84], content, &iv_map, &body, &recipient]);
-    push(
-        "tag in two bytes",
-        &[&[0xd9, 0, 0x60, 0x84], content, &iv_map, &body, &recipient],
-    );
-    push(
-        "tag of COSE_Encrypt0",
-        &[&[0xd0, 0x84], content, &iv_map, &body, &recipient],
-    );
-    push("self-described CBOR", &[&[0xd9, 0xd9, 0xf7], whole]);
-    push(
-        "array length in two bytes",
-        &[tag, &[0x98, 4], content, &iv_map, &body, &recipient],
-    );
-    push(
-        "array without length",
-        &[tag, &[0x9f], content, &iv_map, &body, &recipient, &[0xff]],
-    );
-    push(
-        "protected header length in two bytes",
-        &[
-            tag,
-            &[0x84, 0x58],
-            &[3],
-            &content[1..],
-            &iv_map,
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "protected header without algorithm",
-        &[tag, &[0x84, 0x40], &iv_map, &body, &recipient],
-    );
-    push(
-        "protected header with another algorithm",
-        &[tag, &[0x84, 0x43, 0xa1, 1, 1], &iv_map, &body, &recipient],
-    );
-    push(
-        "protected header that is not minimal",
-        &[
-            tag,
-            &[0x84, 0x44, 0xa1, 1, 0x18, 3],
-            &iv_map,
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "iv in the protected header",
-        &[
-            tag,
-            &[0x84, 0x51, 0xa2, 1, 3, 5, 0x4c],
-            iv,
-            &[0xa0],
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "a key id besides",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xa2, 4, 0x41, 1, 5, 0x4c],
-            iv,
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "a key id after",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xa2],
-            &iv_map[1..],
-            &[4, 0x41, 1],
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "iv twice",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xa2],
-            &iv_map[1..],
-            &iv_map[1..],
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "map without length",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xbf],
-            &iv_map[1..],
-            &[0xff],
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "no iv",
-        &[tag, &[0x84], content, &[0xa0], &body, &recipient],
-    );
-    push(
-        "iv of 13 bytes",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xa1, 5, 0x4d],
-            iv,
-            &[0],
-            &body,
-            &recipient,
-        ],
-    );
-    push(
-        "iv of 11 bytes",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &[0xa1, 5, 0x4b],
-            &iv[..11],
-            &body,
-            &recipient,
-        ],
-    );
-    let chunked = [&[0x5f], &body[..], &[0xff]].concat();
-    push(
-        "ciphertext in chunks",
-        &[tag, &[0x84], content, &iv_map, &chunked, &recipient],
-    );
-    let longer = [&[0x59, 0], &body[1..]].concat();
-    push(
-        "ciphertext length in three bytes",
-        &[tag, &[0x84], content, &iv_map, &longer, &recipient],
-    );
-    push(
-        "ciphertext absent",
-        &[tag, &[0x84], content, &iv_map, &[0xf6], &recipient],
-    );
-    push(
-        "ciphertext shorter than a tag",
-        &[
-            tag,
-            &[0x84],
-            content,
-            &iv_map,
-            &[0x4f],
-            &sealed[..15],
-            &recipient,
-        ],
-    );
-    push(
-        "no recipient",
-        &[tag, &[0x84], content, &iv_map, &body, &[0x80]],
-    );
-    push(
-        "two recipients",
-        &[tag, &[0x84], content, &iv_map, &body, &[0x82], &one, &one],
-    );
-    let head = [tag, &[0x84], content, &iv_map, &body].concat();
-    push(
-        "recipients in an array without length",
-        &[&head, &[0x9f], &one, &[0xff]],
-    );
-    push(
-        "recipient with a fourth element",
-        &[&head, &[0x81, 0x84], derive, &salt_map, &[0x40, 0x80]],
-    );
-    push(
-        "recipient without key derivation",
-        &[&head, &[0x81, 0x83, 0x40, 0xa1, 1, 0x25, 0x40]],
-    );
-    push(
-        "recipient with HKDF-SHA-512",
-        &[
-            &head,
-            &[0x81, 0x83, 0x43, 0xa1, 1, 0x2a],
-            &salt_map,
-            &[0x40],
-        ],
-    );
-    push(
-        "recipient's algorithm not protected",
-        &[
-            &head,
-            &[0x81, 0x83, 0x40, 0xa2, 1, 0x29],
-            &salt_map[1..],
-            &[0x40],
-        ],
-    );
-    push(
-        "recipient with a party identity",
-        &[
-            &head,
-            &[0x81, 0x83],
-            derive,
-            &[0xa2],
-            &salt_map[1..],
-            &[0x34, 0x41, 1, 0x40],
-        ],
-    );
-    push("no salt", &[&head, &[0x81, 0x83], derive, &[0xa0, 0x40]]);
-    push(
-        "salt of 31 bytes",
-        &[
-            &head,
-            &[0x81, 0x83],
-            derive,
-            &[0xa1, 0x33, 0x58, 0x1f],
-            &salt[..31],
-            &[0x40],
-        ],
-    );
-    push(
-        "salt length in three bytes",
-        &[
-            &head,
-            &[0x81, 0x83],
-            derive,
-            &[0xa1, 0x33, 0x59, 0, 0x20],
-            salt,
-            &[0x40],
-        ],
-    );
-    push(
-        "recipient with a ciphertext",
-        &[&head, &[0x81, 0x83], derive, &salt_map, &[0x41, 0]],
-    );
-    push("nothing at all", &[]);
+    }
 }
 
 fn padding(out: &mut Vec<EnvelopeCase>) {
