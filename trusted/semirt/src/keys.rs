@@ -2,13 +2,14 @@
 //! long as the lease allows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crypto::{KeyLengthError, ModelKey, RequestKey};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use protocol::keyservice::{Release, ReleaseRequest};
+use protocol::measured::Isolation;
 use protocol::{Digest, ErrorCode, ModelId, ModelVersion, PrincipalId};
 use service::{ErrorChain, SharedClock};
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,8 @@ pub(crate) enum KeyError {
     Source(#[source] Arc<KeySourceError>),
     #[error("KeyService released model '{0}', which was not asked for")]
     OtherModel(ModelId),
+    #[error("this instance serves the models of another owner")]
+    OtherOwner,
     #[error("read a released key")]
     KeyLength(#[from] KeyLengthError),
     #[error("the task that asks KeyService failed")]
@@ -93,6 +96,8 @@ pub(crate) struct Keys {
     tracker: TaskTracker,
     /// Longest time that a release is kept, whatever the lease says.
     ttl: Duration,
+    /// With isolation per owner: whose keys came first. No others are ever kept or used here.
+    only_owner: Option<OnceLock<PrincipalId>>,
     state: Mutex<State>,
 }
 
@@ -102,9 +107,11 @@ impl Keys {
         clock: SharedClock,
         tracker: TaskTracker,
         ttl: Duration,
+        isolation: Isolation,
     ) -> Self {
         let state = State { kept: KeyCache::new(KEPT_MAX), asking: HashMap::new() };
-        Self { source, clock, tracker, ttl, state: Mutex::new(state) }
+        let only_owner = (isolation == Isolation::PerOwner).then(OnceLock::new);
+        Self { source, clock, tracker, ttl, only_owner, state: Mutex::new(state) }
     }
 
     /// Keys from the cache, or from KeyService. The asking goes on when the request that began it
@@ -189,6 +196,11 @@ impl Keys {
         let Release { model, version, owner, digest, model_key, request_key, lease } = release;
         if model != pair.1 {
             return Err(KeyError::OtherModel(model));
+        }
+        if let Some(only) = &self.only_owner
+            && *only.get_or_init(|| owner) != owner
+        {
+            return Err(KeyError::OtherOwner);
         }
         let ttl = Duration::from_secs(lease.ttl_s).min(self.ttl);
         let released = ReleasedKeys {

@@ -20,6 +20,8 @@ mod refusal;
 mod replay;
 mod serve;
 mod server;
+#[cfg(test)]
+mod testing;
 mod workers;
 
 pub use args::Args;

@@ -32,8 +32,6 @@ pub(crate) enum Refusal {
     OtherEnclave,
     #[error("get the keys")]
     Keys(#[from] KeyError),
-    #[error("this instance serves the models of another owner")]
-    OtherOwner,
     #[error("open the request")]
     Open(#[from] OpenError),
     #[error("take the request as new")]
@@ -55,10 +53,6 @@ impl Refusal {
                 (ErrorCode::EnclaveNotAllowed, "the request is sealed for another enclave than this")
             }
             Self::Keys(error) => return keys_wire(error),
-            Self::OtherOwner => (
-                ErrorCode::Busy,
-                "this instance serves the models of another owner; another instance is needed",
-            ),
             Self::Open(OpenError::TooLarge { .. }) => {
                 (ErrorCode::TooLarge, "the ciphertext is larger than any request may be")
             }
@@ -106,6 +100,11 @@ fn keys_wire(error: &KeyError) -> WireError {
                 (ErrorCode::Internal, "KeyService's answer could not be used")
             }
         },
+        // Retryable, since another instance can serve it.
+        KeyError::OtherOwner => (
+            ErrorCode::Busy,
+            "this instance serves the models of another owner; another instance is needed",
+        ),
         KeyError::OtherModel(_) | KeyError::KeyLength(_) | KeyError::Task => {
             (ErrorCode::Internal, "KeyService's answer could not be used")
         }

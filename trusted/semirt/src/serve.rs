@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crypto::{Binding, ResponseKey, open_request, seal_response};
@@ -49,8 +49,6 @@ pub(crate) struct Serve {
     models: Arc<Models>,
     workers: Workers,
     replay: Mutex<ReplayWindow>,
-    /// The only owner whose models this instance serves, with isolation per owner.
-    owner: OnceLock<PrincipalId>,
     seq: AtomicU64,
     clock: SharedClock,
     tracker: TaskTracker,
@@ -109,7 +107,13 @@ impl Serve {
         };
         let engines = Engines::standard(&measured.engines).with_limits(limits);
         let ttl = Duration::from_secs(measured.key_ttl_s.into());
-        let keys = Keys::new(sources.keys, Arc::clone(&clock), tracker.clone(), ttl);
+        let keys = Keys::new(
+            sources.keys,
+            Arc::clone(&clock),
+            tracker.clone(),
+            ttl,
+            measured.isolation,
+        );
         let loader =
             Loader::new(sources.artifacts, engines, threads, Arc::clone(&clock), tracker.clone());
         let models = Models::new(
@@ -126,7 +130,6 @@ impl Serve {
             models: Arc::new(models),
             workers: Workers::new(measured.concurrency.into(), host.queue_wait),
             replay: Mutex::new(ReplayWindow::new(REMEMBERED_MAX)),
-            owner: OnceLock::new(),
             seq: AtomicU64::new(0),
             clock,
             tracker,
@@ -231,10 +234,6 @@ impl Serve {
                 meter.missing();
                 meter.add(Phase::Keys, time);
             }
-        }
-        let bound = self.isolation == Isolation::PerOwner;
-        if bound && *self.owner.get_or_init(|| keys.owner) != keys.owner {
-            return Err(Refusal::OtherOwner);
         }
         Ok(keys)
     }

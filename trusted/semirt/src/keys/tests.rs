@@ -69,7 +69,7 @@ fn keys(script: impl IntoIterator<Item = Answer>, ttl_s: u64) -> (Arc<Keys>, Arc
     });
     let clock = Arc::new(SystemClock::default());
     let ttl = Duration::from_secs(60);
-    let keys = Keys::new(Arc::clone(&source) as _, clock, TaskTracker::new(), ttl);
+    let keys = Keys::new(Arc::clone(&source) as _, clock, TaskTracker::new(), ttl, Isolation::Shared);
     (Arc::new(keys), source)
 }
 
@@ -95,7 +95,7 @@ async fn a_waiter_that_gives_up_takes_nothing_from_the_others() {
     let (keys, source) = keys([], 60);
     let pair = pair();
     let mut first = Box::pin(keys.obtain(&pair));
-    assert!(futures::poll!(&mut first).is_pending());
+    assert!((&mut first).now_or_never().is_none());
     drop(first);
     assert!(keys.obtain(&pair).await.is_ok());
     assert_eq!(lock(&source.asked).len(), 1);
@@ -118,8 +118,8 @@ async fn three_tries_with_growing_waits_then_an_error_then_again() {
 async fn a_refusal_is_passed_on_at_once_and_not_kept() {
     let (keys, source) = keys([Answer::Refuse(ErrorCode::NotGranted)], 60);
     let error = keys.obtain(&pair()).await.unwrap_err();
-    let KeyError::Source(source) = &error else { panic!("{error:?}") };
-    assert!(matches!(**source, KeySourceError::Refused(WireError { code: ErrorCode::NotGranted, .. })));
+    let KeyError::Source(cause) = &error else { panic!("{error:?}") };
+    assert!(matches!(**cause, KeySourceError::Refused(WireError { code: ErrorCode::NotGranted, .. })));
     assert_eq!(lock(&source.asked).len(), 1);
     assert!(keys.obtain(&pair()).await.is_ok(), "granted meanwhile");
 }
