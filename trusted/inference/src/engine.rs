@@ -1,7 +1,7 @@
 //! The three traits between SeMIRT and an inference engine, and the set of engines that a build has.
 
 use std::error::Error;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -75,7 +75,8 @@ pub enum LoadError {
     Environment(&'static str),
 }
 
-/// Why one request got no answer. Never holds an element's value.
+/// Why one request got no answer. What it displays holds no element's value and may be logged;
+/// [`RunError::for_user`] may quote the request and is for sealed answers only.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -88,8 +89,14 @@ pub enum RunError {
         datatype: Datatype,
         range: &'static str,
     },
-    #[error("running the model")]
-    Engine(#[source] Box<dyn Error + Send + Sync>),
+    #[error("operator '{operator}' failed")]
+    Operator {
+        operator: String,
+        /// The engine's own words, which may quote values of the request.
+        detail: ForUser,
+    },
+    #[error("output '{name}' is larger than an answer may be, or has too many dimensions")]
+    OutputSize { name: String },
     #[error(
         "output '{name}' is not what the model's manifest says: expected {expected}, got {got}"
     )]
@@ -102,7 +109,26 @@ pub enum RunError {
     Panicked,
 }
 
+/// Text for the user who sent the request: SeMIRT seals it, and nobody else may see it.
+pub struct ForUser(pub String);
+
+impl Debug for ForUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ForUser({} bytes)", self.0.len())
+    }
+}
+
 impl RunError {
+    /// The message for the user: like `Display`, with the engine's own words.
+    #[must_use]
+    pub fn for_user(&self) -> String {
+        match self {
+            Self::Operator { detail, .. } => format!("{self}: {}", detail.0),
+            Self::Input(source) => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether the request, and not the model, is to blame.
     #[must_use]
     pub fn is_callers_fault(&self) -> bool {

@@ -53,8 +53,9 @@ pub enum PackError {
     Example(#[from] OipError),
     #[error("loading the packed model")]
     Load(#[from] LoadError),
-    #[error("running the packed model on the example")]
-    Run(#[from] RunError),
+    /// In full, since the example is the owner's own.
+    #[error("running the packed model on the example: {}", .0.for_user())]
+    Run(RunError),
     #[error("engine {engine:?} does not give what the example expects")]
     Mismatch {
         engine: EngineName,
@@ -83,6 +84,28 @@ pub fn pack_with_external(
     external: &BTreeMap<&str, &[u8]>,
     check: Check<'_>,
 ) -> Result<Package, PackError> {
+    let mut package = lay_out(onnx, external, EngineName::Rten, check)?;
+    package.verify(check)?;
+    if let Check::Example {
+        inputs,
+        expected,
+        tolerance,
+    } = check
+    {
+        package.manifest.example = Some(example(inputs, expected, tolerance)?);
+    }
+    // A package that could not be laid out must fail here and not while sealing.
+    package.manifest.head()?;
+    Ok(package)
+}
+
+/// Rewrites the graph so that its large constants are in one blob, and describes it.
+pub(crate) fn lay_out(
+    onnx: &[u8],
+    external: &BTreeMap<&str, &[u8]>,
+    engine: EngineName,
+    check: Check<'_>,
+) -> Result<Package, PackError> {
     // The owner's own file: anything that fits a package may be read.
     let size = usize::try_from(protocol::limits::PACKAGE_MAX).unwrap_or(usize::MAX);
     let limits = LoadLimits {
@@ -107,7 +130,7 @@ pub fn pack_with_external(
     let interface = onnx::check(&model, blob, &limits)?;
     let graph = model.encode();
     let manifest = Manifest {
-        engine: EngineName::Rten,
+        engine,
         outputs: outputs(&interface, check)?,
         inputs: interface.inputs,
         graph_len: graph.len() as u64,
@@ -115,23 +138,11 @@ pub fn pack_with_external(
         weights_name: (!weights.is_empty()).then(|| WEIGHTS_NAME.to_owned()),
         example: None,
     };
-    let mut package = Package {
+    Ok(Package {
         manifest,
         graph,
         weights,
-    };
-    package.verify(check)?;
-    if let Check::Example {
-        inputs,
-        expected,
-        tolerance,
-    } = check
-    {
-        package.manifest.example = Some(example(inputs, expected, tolerance)?);
-    }
-    // A package that could not be laid out must fail here and not while sealing.
-    package.manifest.head()?;
-    Ok(package)
+    })
 }
 
 /// Replaces a reference to a given external file by its bytes.
@@ -250,7 +261,10 @@ pub fn verify_model(
     expected: &[Tensor],
     tolerance: f32,
 ) -> Result<(), PackError> {
-    let got = Arc::clone(model).session()?.run(inputs)?;
+    let got = Arc::clone(model)
+        .session()?
+        .run(inputs)
+        .map_err(PackError::Run)?;
     for output in &got {
         let expected = expected.iter().find(|t| t.name() == output.name());
         let expected = expected.ok_or_else(|| PackError::ExpectedMissing(shown(output.name())))?;

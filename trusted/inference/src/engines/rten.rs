@@ -8,6 +8,7 @@
 //! weights and activations when it frees them, and prints timings when `RTEN_TIMING` is set. The
 //! enclave's memory bounds the first; enclave teardown does the second; `load` refuses the third.
 
+use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +19,8 @@ use protocol::tensor::check_inputs;
 use protocol::{Tensor, TensorSpec};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
 
-use crate::engine::{Engine, LoadError, LoadLimits, Model, RunError, Session};
-use crate::onnx::{self, Interface, WeightsRef};
+use crate::engine::{Engine, ForUser, LoadError, LoadLimits, Model, RunError, Session};
+use crate::onnx::{self, Interface, OPERATOR_MARK, WeightsRef};
 
 mod values;
 
@@ -102,7 +103,7 @@ fn checked(
             });
         }
     }
-    Ok(model.encode())
+    Ok(model.encode_for_engine())
 }
 
 /// Absent is refused: the manifest must say of inputs and outputs exactly what the graph says.
@@ -123,6 +124,35 @@ fn agree(manifest: &Manifest, graph: &Interface) -> Result<(), LoadError> {
         Ok(())
     } else {
         Err(LoadError::Manifest("the outputs".into()))
+    }
+}
+
+/// The error of a run, naming the operator as the model's file does.
+fn failed(error: &rten::RunError) -> RunError {
+    let path = error.node_path();
+    let operator = path
+        .iter()
+        .rev()
+        .flatten()
+        .next()
+        .copied()
+        .unwrap_or("of the model");
+    RunError::Operator {
+        operator: onnx::shown(operator.trim_start_matches(OPERATOR_MARK)),
+        detail: ForUser(error.to_string().replace(OPERATOR_MARK, "")),
+    }
+}
+
+/// An error of loading, in the engine's words without our mark.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+fn refused(error: &dyn Error) -> LoadError {
+    let text = error.to_string().replace(OPERATOR_MARK, "");
+    LoadError::Engine {
+        engine: NAME,
+        source: Box::new(Refusal(text)),
     }
 }
 
@@ -155,21 +185,14 @@ impl Engine for RtenEngine {
                 engine: NAME,
                 detail: panic_text(&*p),
             })?
-            .map_err(|e| LoadError::Engine {
-                engine: NAME,
-                source: Box::new(e),
-            })?;
+            .map_err(|e| refused(&e))?;
         let ids = |specs: &[TensorSpec]| {
             let id = |s: &TensorSpec| inner.node_id(&s.name);
             specs.iter().map(id).collect::<Result<Vec<_>, _>>()
         };
-        let refused = |e| LoadError::Engine {
-            engine: NAME,
-            source: Box::new(e),
-        };
         Ok(Arc::new(RtenModel {
-            input_ids: ids(&manifest.inputs).map_err(refused)?,
-            output_ids: ids(&manifest.outputs).map_err(refused)?,
+            input_ids: ids(&manifest.inputs).map_err(|e| refused(&e))?,
+            output_ids: ids(&manifest.outputs).map_err(|e| refused(&e))?,
             inputs: manifest.inputs.clone(),
             outputs: manifest.outputs.clone(),
             session_threads: self.session_threads,
@@ -249,7 +272,7 @@ impl Session for RtenSession {
         let run = || model.inner.run(given, &model.output_ids, Some(options));
         let outputs = catch_unwind(AssertUnwindSafe(run))
             .map_err(|_| RunError::Panicked)?
-            .map_err(|e| RunError::Engine(Box::new(e)))?;
+            .map_err(|e| failed(&e))?;
         model
             .outputs
             .iter()

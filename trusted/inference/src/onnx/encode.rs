@@ -6,13 +6,31 @@ use super::schema::{
 };
 use super::wire::{put_bytes, put_float, put_int};
 
+/// First character of every operator's name in what we write, and of no value's name (`check`).
+///
+/// rten looks operators and values up in one table: an operator named like a value would take its
+/// place, and the model would compute something else.
+pub const OPERATOR_MARK: char = '\u{1}';
+
 impl Model<'_> {
     /// A serialised `ModelProto` with exactly the fields of this struct.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_naming(false)
+    }
+
+    /// Like [`Self::encode`], but every operator has a name of its own, `MARK type#number name`, so
+    /// that an engine can say which one failed.
+    #[must_use]
+    pub fn encode_for_engine(&self) -> Vec<u8> {
+        self.encode_naming(true)
+    }
+
+    fn encode_naming(&self, naming: bool) -> Vec<u8> {
         let mut out = Vec::new();
         put_int(&mut out, 1, self.ir_version);
-        put_bytes(&mut out, 7, &graph(&self.graph));
+        let mut naming = naming.then_some(0);
+        put_bytes(&mut out, 7, &graph(&self.graph, &mut naming));
         for (domain, version) in &self.opsets {
             let mut opset = Vec::new();
             put_text(&mut opset, 1, domain);
@@ -30,11 +48,12 @@ fn put_text(out: &mut Vec<u8>, field: u32, text: &str) {
     }
 }
 
-fn graph(g: &Graph<'_>) -> Vec<u8> {
+/// `naming` counts the operators when they are to be named.
+fn graph(g: &Graph<'_>, naming: &mut Option<usize>) -> Vec<u8> {
     let mut out = Vec::new();
     g.nodes
         .iter()
-        .for_each(|n| put_bytes(&mut out, 1, &node(n)));
+        .for_each(|n| put_bytes(&mut out, 1, &node(n, naming)));
     g.initializers
         .iter()
         .for_each(|t| put_bytes(&mut out, 5, &tensor(t)));
@@ -46,7 +65,7 @@ fn graph(g: &Graph<'_>) -> Vec<u8> {
     out
 }
 
-fn node(n: &Node<'_>) -> Vec<u8> {
+fn node(n: &Node<'_>, naming: &mut Option<usize>) -> Vec<u8> {
     let mut out = Vec::new();
     // An empty name stands for an optional input or output that is left out: it keeps its place.
     n.inputs
@@ -55,16 +74,24 @@ fn node(n: &Node<'_>) -> Vec<u8> {
     n.outputs
         .iter()
         .for_each(|o| put_bytes(&mut out, 2, o.as_bytes()));
-    put_text(&mut out, 3, n.name);
+    match naming {
+        Some(count) => {
+            let space = if n.name.is_empty() { "" } else { " " };
+            let name = format!("{OPERATOR_MARK}{}#{count}{space}{}", n.op_type, n.name);
+            put_text(&mut out, 3, &name);
+            *count += 1;
+        }
+        None => put_text(&mut out, 3, n.name),
+    }
     put_text(&mut out, 4, n.op_type);
     n.attributes
         .iter()
-        .for_each(|a| put_bytes(&mut out, 5, &attribute(a)));
+        .for_each(|a| put_bytes(&mut out, 5, &attribute(a, naming)));
     put_text(&mut out, 7, n.domain);
     out
 }
 
-fn attribute(a: &Attribute<'_>) -> Vec<u8> {
+fn attribute(a: &Attribute<'_>, naming: &mut Option<usize>) -> Vec<u8> {
     let mut out = Vec::new();
     put_text(&mut out, 1, a.name);
     if let Some(v) = a.float {
@@ -80,7 +107,7 @@ fn attribute(a: &Attribute<'_>) -> Vec<u8> {
         put_bytes(&mut out, 5, &tensor(t));
     }
     if let Some(g) = &a.graph {
-        put_bytes(&mut out, 6, &graph(g));
+        put_bytes(&mut out, 6, &graph(g, naming));
     }
     a.floats.iter().for_each(|v| put_float(&mut out, 7, *v));
     a.ints.iter().for_each(|v| put_int(&mut out, 8, *v));

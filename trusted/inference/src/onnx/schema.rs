@@ -45,6 +45,8 @@ pub enum OnnxError {
     },
     #[error("value '{name}' is defined twice")]
     DefinedTwice { name: String },
+    #[error("'{name}' cannot be a value's name")]
+    ValueName { name: String },
     #[error("graph output '{name}' is not defined")]
     OutputUndefined { name: String },
     #[error("graph {side} '{name}': {fault}")]

@@ -1,5 +1,6 @@
 //! Tensors of the protocol to rten's values and back, refusing every element that does not fit.
 
+use protocol::tensor::TensorError;
 use protocol::{Datatype, Tensor, TensorSpec};
 use rten::{DataType, Value, ValueType};
 use rten_tensor::prelude::*;
@@ -44,13 +45,18 @@ fn convert<const N: usize, T>(
 
 /// The value that rten computes with.
 pub(super) fn to_rten(tensor: &Tensor) -> Result<Value, RunError> {
-    let engine = |e| RunError::Engine(e);
+    // INVARIANT: a tensor's shape and length agree, so neither step can fail.
+    let misfit = || TensorError::TooLarge {
+        name: tensor.name().into(),
+        shape: tensor.shape().into(),
+        datatype: tensor.datatype(),
+    };
     let shape = tensor
         .shape()
         .iter()
         .map(|d| usize::try_from(*d))
         .collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(|e| engine(Box::new(e)))?;
+    let shape = shape.map_err(|_| misfit())?;
     let int32 = "32-bit integers";
     // Lossless but for f64, which is rounded to the nearest f32.
     #[expect(
@@ -63,7 +69,7 @@ pub(super) fn to_rten(tensor: &Tensor) -> Result<Value, RunError> {
     };
     macro_rules! value {
         ($data:expr) => {
-            Value::from_shape(&shape[..], $data).map_err(|e| engine(Box::new(e)))
+            Value::from_shape(&shape[..], $data).map_err(|_| RunError::Input(misfit()))
         };
     }
     match tensor.datatype() {
@@ -144,6 +150,7 @@ pub(super) fn from_rten(spec: &TensorSpec, value: Value) -> Result<Tensor, RunEr
         _ => None,
     };
     let data = data.ok_or_else(|| refused(rten_name(got)))?;
-    Tensor::new(spec.name.clone(), spec.datatype, shape, data)
-        .map_err(|e| RunError::Engine(Box::new(e)))
+    Tensor::new(spec.name.clone(), spec.datatype, shape, data).map_err(|_| RunError::OutputSize {
+        name: spec.name.clone(),
+    })
 }
