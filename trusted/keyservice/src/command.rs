@@ -1,0 +1,332 @@
+//! One call, complete: what is asked, the body, and the witness of who asks.
+
+use protocol::keyservice::{
+    Grant, GrantList, LogPage, ModelList, ModelRecord, RegisterModel, RegisterRequestKey, Release,
+    ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
+};
+use protocol::{EnclaveId, ModelId, ModelVersion, PrincipalId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::broker::{Caller, Instance, Page, Principal};
+use crate::routes::Route;
+
+/// A call that changes something durable, be it only the log.
+#[derive(Debug)]
+pub enum Change {
+    RegisterModel {
+        owner: Principal,
+        model: ModelId,
+        version: ModelVersion,
+        registration: RegisterModel,
+    },
+    Grant {
+        owner: Principal,
+        model: ModelId,
+        user: PrincipalId,
+        enclave: EnclaveId,
+    },
+    Revoke {
+        owner: Principal,
+        model: ModelId,
+        user: PrincipalId,
+        enclave: EnclaveId,
+    },
+    RegisterRequestKey {
+        user: Principal,
+        model: ModelId,
+        enclave: EnclaveId,
+        registration: RegisterRequestKey,
+    },
+    DropRequestKey {
+        user: Principal,
+        model: ModelId,
+        enclave: EnclaveId,
+    },
+    Release {
+        instance: Instance,
+        request: ReleaseRequest,
+    },
+}
+
+/// A call that changes nothing.
+#[derive(Debug)]
+pub enum Question {
+    Status,
+    ListModels {
+        owner: Principal,
+        page: Page<(ModelId, ModelVersion)>,
+    },
+    Versions {
+        owner: Principal,
+        model: ModelId,
+        page: Page<ModelVersion>,
+    },
+    Grants {
+        owner: Principal,
+        model: ModelId,
+        page: Page<(PrincipalId, EnclaveId)>,
+    },
+    RequestKeys {
+        user: Principal,
+        page: Page<(ModelId, EnclaveId)>,
+    },
+    Log {
+        principal: Principal,
+        page: Page<u64>,
+    },
+}
+
+/// Either.
+#[derive(Debug)]
+pub enum Command {
+    Change(Change),
+    Question(Question),
+}
+
+/// What a call is answered with. Release holds keys: its bytes are overwritten after they are sent.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    Status(Status),
+    Model(ModelRecord),
+    Models(ModelList),
+    Grant(Grant),
+    Grants(GrantList),
+    Revoked(Revoked),
+    RequestKey(RequestKeyRecord),
+    RequestKeys(RequestKeyList),
+    Release(Release),
+    Log(LogPage),
+}
+
+/// Why a request is not a call.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("this operation is for owners and users, who prove an identity key")]
+    NotAPrincipal,
+    #[error("this operation is for attested instances")]
+    NotAnInstance,
+    #[error("the body is not valid: {0}")]
+    Body(serde_json::Error),
+    #[error("this operation has no body")]
+    UnexpectedBody,
+}
+
+impl Command {
+    /// Puts together what was asked, by whom, with which body.
+    pub fn of(route: Route, body: &[u8], caller: &Caller) -> Result<Self, CommandError> {
+        // Who may not call learns nothing about the body.
+        if !matches!(route, Route::Status | Route::Release) {
+            principal(caller)?;
+        }
+        let question = match route {
+            Route::RegisterModel { model, version } => {
+                let (owner, registration) = (principal(caller)?, json(body)?);
+                return change(Change::RegisterModel {
+                    owner,
+                    model,
+                    version,
+                    registration,
+                });
+            }
+            Route::RegisterRequestKey { model, enclave } => {
+                let (user, registration) = (principal(caller)?, json(body)?);
+                return change(Change::RegisterRequestKey {
+                    user,
+                    model,
+                    enclave,
+                    registration,
+                });
+            }
+            Route::Release => {
+                let Caller::Instance(instance) = *caller else {
+                    return Err(CommandError::NotAnInstance);
+                };
+                return change(Change::Release {
+                    instance,
+                    request: json(body)?,
+                });
+            }
+            _ if !body.is_empty() => return Err(CommandError::UnexpectedBody),
+            Route::Grant {
+                model,
+                user,
+                enclave,
+            } => {
+                let owner = principal(caller)?;
+                return change(Change::Grant {
+                    owner,
+                    model,
+                    user,
+                    enclave,
+                });
+            }
+            Route::Revoke {
+                model,
+                user,
+                enclave,
+            } => {
+                let owner = principal(caller)?;
+                return change(Change::Revoke {
+                    owner,
+                    model,
+                    user,
+                    enclave,
+                });
+            }
+            Route::DropRequestKey { model, enclave } => {
+                let user = principal(caller)?;
+                return change(Change::DropRequestKey {
+                    user,
+                    model,
+                    enclave,
+                });
+            }
+            Route::Status => Question::Status,
+            Route::ListModels(page) => Question::ListModels {
+                owner: principal(caller)?,
+                page,
+            },
+            Route::Versions { model, page } => Question::Versions {
+                owner: principal(caller)?,
+                model,
+                page,
+            },
+            Route::Grants { model, page } => Question::Grants {
+                owner: principal(caller)?,
+                model,
+                page,
+            },
+            Route::RequestKeys(page) => Question::RequestKeys {
+                user: principal(caller)?,
+                page,
+            },
+            Route::Log(page) => Question::Log {
+                principal: principal(caller)?,
+                page,
+            },
+        };
+        Ok(Self::Question(question))
+    }
+}
+
+fn change(change: Change) -> Result<Command, CommandError> {
+    Ok(Command::Change(change))
+}
+
+fn principal(caller: &Caller) -> Result<Principal, CommandError> {
+    match caller {
+        Caller::Principal(principal) => Ok(*principal),
+        Caller::Instance(_) => Err(CommandError::NotAPrincipal),
+    }
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandError> {
+    serde_json::from_slice(body).map_err(CommandError::Body)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::routes::{Access, ROUTES, parse};
+
+    const INSTANCE: Caller = Caller::Instance(Instance::for_test(EnclaveId::new([1; 48])));
+    const PRINCIPAL: Caller = Caller::Principal(Principal::for_test(PrincipalId::new([2; 32])));
+
+    fn route(spec: &crate::routes::RouteSpec) -> Route {
+        let path = spec
+            .path
+            .replace("{model}", "m")
+            .replace("{version}", "1")
+            .replace("{user}", &"ab".repeat(32))
+            .replace("{enclave}", &"cd".repeat(48));
+        parse(&spec.method, &path, None).unwrap().1
+    }
+
+    fn body(spec: &crate::routes::RouteSpec) -> String {
+        let (digest, key) = ("ab".repeat(32), "A".repeat(43) + "=");
+        match spec.request {
+            Some("RegisterModel") => format!(r#"{{"digest":"{digest}","key":"{key}"}}"#),
+            Some("RegisterRequestKey") => format!(r#"{{"owner":"{digest}","key":"{key}"}}"#),
+            Some("ReleaseRequest") => format!(r#"{{"model":"m","user":"{digest}"}}"#),
+            _ => String::new(),
+        }
+    }
+
+    #[test]
+    fn only_those_the_table_names_may_call() {
+        for spec in ROUTES {
+            for (caller, role) in [
+                (&INSTANCE, Access::Instance),
+                (&PRINCIPAL, Access::Principal),
+            ] {
+                let command = Command::of(route(spec), body(spec).as_bytes(), caller);
+                let allowed = spec.access == Access::Anyone || spec.access == role;
+                assert_eq!(command.is_ok(), allowed, "{}: {command:?}", spec.operation);
+                // A bad body does not change the answer to who may not call.
+                if !allowed {
+                    let error = Command::of(route(spec), b"{", caller).unwrap_err();
+                    assert!(matches!(
+                        error,
+                        CommandError::NotAPrincipal | CommandError::NotAnInstance
+                    ));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_complete_and_nothing_else() {
+        for spec in ROUTES {
+            let caller = if spec.access == Access::Instance {
+                &INSTANCE
+            } else {
+                &PRINCIPAL
+            };
+            let command = |body: &str| Command::of(route(spec), body.as_bytes(), caller);
+            let good = body(spec);
+            if spec.request.is_none() {
+                assert!(matches!(command("{}"), Err(CommandError::UnexpectedBody)));
+                continue;
+            }
+            let unknown = good.replacen('{', r#"{"extra":1,"#, 1);
+            let doubled = format!("{good}{good}");
+            for bad in [
+                "",
+                "{}",
+                "[]",
+                "null",
+                &good[..good.len() - 1],
+                &unknown,
+                &doubled,
+            ] {
+                let error = command(bad).unwrap_err();
+                assert!(
+                    matches!(error, CommandError::Body(_)),
+                    "{}: {bad}",
+                    spec.operation
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_body_does_not_repeat_the_key() {
+        let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE";
+        let text = format!(r#"{{"digest":"{}","key":"{key}!"}}"#, "ab".repeat(32));
+        let route = parse(&Method::PUT, "/v1/models/m/versions/1", None)
+            .unwrap()
+            .1;
+        let error = Command::of(route, text.as_bytes(), &PRINCIPAL).unwrap_err();
+        assert!(!error.to_string().contains(&key[..8]), "{error}");
+        let text = format!(r#"{{"digest":"{}","key":7,"{key}":1}}"#, "ab".repeat(32));
+        let route = parse(&Method::PUT, "/v1/models/m/versions/1", None)
+            .unwrap()
+            .1;
+        let error = Command::of(route, text.as_bytes(), &PRINCIPAL).unwrap_err();
+        assert!(!error.to_string().contains(&key[..8]), "{error}");
+    }
+}
