@@ -378,3 +378,6 @@ fn short_hex(bytes: &[u8]) -> String {
         .collect::<String>();
     format!("{head}..")
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,3 +132,73 @@ impl From<AppraisalPolicy> for RawPolicy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<AppraisalPolicy, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_file_does_not_say_is_strict() {
+        let policy = read("version = 1\naccepted = [\"snp\", \"az-tdx\"]\nenclaves = \"any\"");
+        let strict = AppraisalPolicy::strict(vec![Tee::Snp, Tee::AzTdx], Allowed::Any);
+        assert_eq!(policy, Ok(strict));
+    }
+
+    #[test]
+    fn a_policy_survives_writing_and_reading() {
+        let enclaves = Allowed::These(vec![EnclaveId::new([0xab; 48])]);
+        let mut policy = AppraisalPolicy::strict(vec![Tee::Sgx], enclaves);
+        policy.minimum_svn = 7;
+        policy.accepted_tcb.push(TcbStatus::SwHardeningNeeded);
+        let text = toml::to_string(&policy).unwrap();
+        assert_eq!(read(&text), Ok(policy), "{text}");
+    }
+
+    #[test]
+    fn incomplete_unknown_and_newer_files_are_refused() {
+        let id = "ab".repeat(48);
+        for bad in [
+            "",
+            "version = 1\naccepted = [\"snp\"]",
+            "version = 1\nenclaves = \"any\"",
+            "accepted = [\"snp\"]\nenclaves = \"any\"",
+            "version = 2\naccepted = [\"snp\"]\nenclaves = \"any\"",
+            "version = 1\naccepted = [\"snp\"]\nenclaves = \"any\"\nallow_debugging = true",
+            "version = 1\naccepted = [\"sev\"]\nenclaves = \"any\"",
+            "version = 1\naccepted = [\"snp\"]\nenclaves = \"all\"",
+            "version = 1\naccepted = [\"snp\"]\nenclaves = { these = [\"ab\"] }",
+            &format!("version = 1\naccepted = [\"snp\"]\nenclaves = {{ those = [\"{id}\"] }}"),
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_in_files_are_the_names_everywhere() {
+        for tee in Tee::ALL {
+            assert_eq!(
+                serde_json::to_string(&tee).unwrap(),
+                format!("\"{}\"", tee.name())
+            );
+            assert_eq!(Tee::from_name(tee.name()), Some(tee));
+        }
+        let tcb = TcbStatus::ConfigurationAndSwHardeningNeeded;
+        assert_eq!(
+            serde_json::to_string(&tcb).unwrap(),
+            format!("\"{}\"", tcb.name())
+        );
+    }
+
+    #[test]
+    fn a_revoked_platform_is_refused_even_if_it_is_named() {
+        let mut policy = AppraisalPolicy::strict(vec![Tee::Sgx], Allowed::Any);
+        policy.accepted_tcb = vec![TcbStatus::Revoked, TcbStatus::UpToDate];
+        assert!(policy.accepts_tcb(TcbStatus::UpToDate));
+        assert!(!policy.accepts_tcb(TcbStatus::Revoked));
+        assert!(!policy.accepts_tcb(TcbStatus::OutOfDate));
+    }
+}
