@@ -33,7 +33,10 @@ impl ActivationLog {
     }
 
     pub(crate) fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        Self { out: Mutex::new(out), err: Mutex::new(err) }
+        Self {
+            out: Mutex::new(out),
+            err: Mutex::new(err),
+        }
     }
 
     /// One activation begins.
@@ -48,7 +51,10 @@ impl Drop for Activation<'_> {
             let mut stream = lock(stream);
             // One write, so that lines of other threads do not split it.
             let line = format!("{LOG_SENTINEL}\n");
-            if let Err(error) = stream.write_all(line.as_bytes()).and_then(|()| stream.flush()) {
+            if let Err(error) = stream
+                .write_all(line.as_bytes())
+                .and_then(|()| stream.flush())
+            {
                 tracing::debug!(%error, "end of an activation could not be marked");
             }
         }

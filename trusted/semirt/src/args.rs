@@ -46,8 +46,8 @@ pub enum ArgsError {
 impl Args {
     /// Reads the configuration file and adds the addresses given here.
     pub fn configuration(&self) -> Result<Config, ArgsError> {
-        let config = Config::load(&self.config)?
-            .with_endpoints(self.keyservice.clone(), self.store.clone());
+        let config =
+            Config::load(&self.config)?.with_endpoints(self.keyservice.clone(), self.store.clone());
         if self.knative_service.is_some() {
             if config.host().keyservice.is_none() {
                 return Err(ArgsError::Missing("SESEMI_KEYSERVICE"));
@@ -74,8 +74,18 @@ mod tests {
         let knative = args(&["--knative-service", "s", "--store", "file:///m"]);
         let error = knative.configuration().unwrap_err().to_string();
         assert!(error.contains("SESEMI_KEYSERVICE"), "{error}");
-        let both = args(&["--knative-service", "s", "--store", "file:///m", "--keyservice", "k:1"]);
+        let both = args(&[
+            "--knative-service",
+            "s",
+            "--store",
+            "file:///m",
+            "--keyservice",
+            "k:1",
+        ]);
         assert!(both.configuration().is_ok());
-        assert!(args(&[]).configuration().is_ok(), "elsewhere /init gives them");
+        assert!(
+            args(&[]).configuration().is_ok(),
+            "elsewhere /init gives them"
+        );
     }
 }

@@ -53,7 +53,10 @@ impl OpenSources for ChannelSources {
             clock: Arc::clone(&self.clock),
             link: Mutex::default(),
         };
-        Ok(Sources { keys: Arc::new(keys), artifacts: Arc::new(StoredArtifacts(store)) })
+        Ok(Sources {
+            keys: Arc::new(keys),
+            artifacts: Arc::new(StoredArtifacts(store)),
+        })
     }
 }
 
@@ -96,7 +99,11 @@ impl ChannelKeys {
             match answer {
                 Ok(release) => {
                     link.client = Some((client, made));
-                    return Ok(Released { release, attest, keys });
+                    return Ok(Released {
+                        release,
+                        attest,
+                        keys,
+                    });
                 }
                 Err(CallError::Remote(error)) => {
                     link.client = Some((client, made));
@@ -122,13 +129,15 @@ impl ChannelKeys {
         let who = self.identity(link).await?;
         let (known, now) = (&self.known, self.clock.now());
         let channel = connect(&self.addr, &who, &known.keyservice, now, CALL_TIME).await;
-        channel.map(KeyserviceClient::new).map_err(|error| match error {
-            ConnectError::Refused { source, .. } if source.code.retryable() => {
-                KeySourceError::Refused(source)
-            }
-            error if error.retryable() => KeySourceError::Unreachable(error.into()),
-            error => KeySourceError::NotAttested(error.into()),
-        })
+        channel
+            .map(KeyserviceClient::new)
+            .map_err(|error| match error {
+                ConnectError::Refused { source, .. } if source.code.retryable() => {
+                    KeySourceError::Refused(source)
+                }
+                error if error.retryable() => KeySourceError::Unreachable(error.into()),
+                error => KeySourceError::NotAttested(error.into()),
+            })
     }
 
     async fn identity(&self, link: &mut Link) -> Result<ClientIdentity, KeySourceError> {
@@ -167,8 +176,14 @@ impl ArtifactSource for StoredArtifacts {
     fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Artifact, FetchError>> {
         async move {
             let fetched = self.0.fetch(digest).await.map_err(fetch_error)?;
-            let chunks = fetched.stream.map(|chunk| chunk.map_err(fetch_error)).boxed();
-            Ok(Artifact { len: fetched.len, chunks })
+            let chunks = fetched
+                .stream
+                .map(|chunk| chunk.map_err(fetch_error))
+                .boxed();
+            Ok(Artifact {
+                len: fetched.len,
+                chunks,
+            })
         }
         .boxed()
     }

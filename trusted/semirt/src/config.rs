@@ -86,7 +86,10 @@ impl HostSettings {
     #[must_use]
     pub fn endpoints<'a>(&'a self, env: impl Fn(&str) -> Option<&'a str>) -> Option<Endpoints> {
         let choose = |name, own: &'a Option<String>| {
-            env(name).filter(|v| !v.is_empty()).or(own.as_deref()).map(str::to_owned)
+            env(name)
+                .filter(|v| !v.is_empty())
+                .or(own.as_deref())
+                .map(str::to_owned)
         };
         Some(Endpoints {
             keyservice: choose("SESEMI_KEYSERVICE", &self.keyservice)?,
@@ -139,7 +142,10 @@ impl Config {
             return Err(ConfigError::BodyMax(host.body_max));
         }
         if host.body_memory < host.body_max {
-            return Err(ConfigError::BodyMemory { memory: host.body_memory, max: host.body_max });
+            return Err(ConfigError::BodyMemory {
+                memory: host.body_memory,
+                max: host.body_max,
+            });
         }
         Ok(Self { measured, host })
     }
@@ -187,7 +193,10 @@ mod tests {
         type Break = fn(&mut SemirtMeasured, &mut HostSettings);
         let breaks: [(Break, &str); 7] = [
             (|m, _| m.concurrency = 0, "concurrency is 0"),
-            (|m, _| m.isolation = Isolation::Sequential, "concurrency must be 1"),
+            (
+                |m, _| m.isolation = Isolation::Sequential,
+                "concurrency must be 1",
+            ),
             (|m, _| m.engines.clear(), "engines is empty"),
             (|m, _| m.key_ttl_s = 0, "key_ttl_s is 0"),
             (|m, _| m.model_memory = 0, "model_memory is 0"),
@@ -204,11 +213,17 @@ mod tests {
 
     #[test]
     fn init_comes_before_the_file_and_both_addresses_are_needed() {
-        let mut host = HostSettings { store: Some("file:///m".into()), ..HostSettings::default() };
+        let mut host = HostSettings {
+            store: Some("file:///m".into()),
+            ..HostSettings::default()
+        };
         assert_eq!(host.endpoints(|_| None), None);
         host.keyservice = Some("ks:1".into());
         let env = |name: &str| (name == "SESEMI_KEYSERVICE").then_some("other:2");
         let endpoints = host.endpoints(env).unwrap();
-        assert_eq!((endpoints.keyservice.as_str(), endpoints.store.as_str()), ("other:2", "file:///m"));
+        assert_eq!(
+            (endpoints.keyservice.as_str(), endpoints.store.as_str()),
+            ("other:2", "file:///m")
+        );
     }
 }

@@ -47,7 +47,10 @@ pub(crate) async fn establish(
     let keyservice = config.measured().keyservice;
     // Evidence may take seconds on real hardware.
     let asked = tokio::task::spawn_blocking(move || {
-        let Trust { attester, verifiers } = trust;
+        let Trust {
+            attester,
+            verifiers,
+        } = trust;
         let enclave = own_enclave(attester.as_ref(), &verifiers, &measured, now)?;
         // E_K covers the kind of TEE and its debug flag, so the pin decides; patch levels are not
         // part of it and stay strict.
@@ -57,7 +60,12 @@ pub(crate) async fn establish(
             ..AppraisalPolicy::strict(accepted, Allowed::These(vec![keyservice]))
         };
         let keyservice = Arc::new(RelyingParty { verifiers, policy });
-        Ok(Known { enclave, attester, config: measured, keyservice })
+        Ok(Known {
+            enclave,
+            attester,
+            config: measured,
+            keyservice,
+        })
     });
     asked.await.unwrap_or(Err(IdentityError::Task))
 }
@@ -95,6 +103,9 @@ fn own_enclave(
             TcbStatus::NotApplicable,
         ],
     };
-    let relying = RelyingParty { verifiers: verifiers.clone(), policy };
+    let relying = RelyingParty {
+        verifiers: verifiers.clone(),
+        policy,
+    };
     Ok(appraise(&relying, &evidence, &binder, config, now)?.enclave())
 }

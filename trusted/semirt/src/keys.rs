@@ -109,9 +109,19 @@ impl Keys {
         ttl: Duration,
         isolation: Isolation,
     ) -> Self {
-        let state = State { kept: KeyCache::new(KEPT_MAX), asking: HashMap::new() };
+        let state = State {
+            kept: KeyCache::new(KEPT_MAX),
+            asking: HashMap::new(),
+        };
         let only_owner = (isolation == Isolation::PerOwner).then(OnceLock::new);
-        Self { source, clock, tracker, ttl, only_owner, state: Mutex::new(state) }
+        Self {
+            source,
+            clock,
+            tracker,
+            ttl,
+            only_owner,
+            state: Mutex::new(state),
+        }
     }
 
     /// Keys from the cache, or from KeyService. The asking goes on when the request that began it
@@ -121,7 +131,10 @@ impl Keys {
         let (flight, began) = {
             let mut state = lock(&self.state);
             if let Some(keys) = state.kept.find(pair, start) {
-                return Ok(Obtained { keys, how: How::Kept });
+                return Ok(Obtained {
+                    keys,
+                    how: How::Kept,
+                });
             }
             match state.asking.get(pair) {
                 Some(flight) => (flight.clone(), false),
@@ -134,7 +147,10 @@ impl Keys {
         };
         let (keys, how) = flight.await?;
         let waited = self.clock.monotonic().saturating_sub(start);
-        Ok(Obtained { keys, how: if began { how } else { How::Waited(waited) } })
+        Ok(Obtained {
+            keys,
+            how: if began { how } else { How::Waited(waited) },
+        })
     }
 
     /// Keys from KeyService, kept nowhere: for sequential isolation.
@@ -160,11 +176,16 @@ impl Keys {
             }
             result
         });
-        task.map(|joined| joined.unwrap_or(Err(KeyError::Task))).boxed().shared()
+        task.map(|joined| joined.unwrap_or(Err(KeyError::Task)))
+            .boxed()
+            .shared()
     }
 
     async fn ask_with_retries(&self, pair: &Pair) -> Result<(Arc<ReleasedKeys>, How), KeyError> {
-        let request = ReleaseRequest { model: pair.1.clone(), user: pair.0 };
+        let request = ReleaseRequest {
+            model: pair.1.clone(),
+            user: pair.0,
+        };
         let mut waits = BACKOFF.iter();
         loop {
             // Before asking: the lease must not seem to start later than it did.
@@ -178,7 +199,10 @@ impl Keys {
                     }
                     None => {
                         let tries = BACKOFF.len() + 1;
-                        return Err(KeyError::Unavailable { tries, last: Arc::new(error) });
+                        return Err(KeyError::Unavailable {
+                            tries,
+                            last: Arc::new(error),
+                        });
                     }
                 },
                 Err(error) => return Err(KeyError::Source(Arc::new(error))),
@@ -192,8 +216,20 @@ impl Keys {
         released: Released,
         asked: Duration,
     ) -> Result<(Arc<ReleasedKeys>, How), KeyError> {
-        let Released { release, attest, keys } = released;
-        let Release { model, version, owner, digest, model_key, request_key, lease } = release;
+        let Released {
+            release,
+            attest,
+            keys,
+        } = released;
+        let Release {
+            model,
+            version,
+            owner,
+            digest,
+            model_key,
+            request_key,
+            lease,
+        } = release;
         if model != pair.1 {
             return Err(KeyError::OtherModel(model));
         }

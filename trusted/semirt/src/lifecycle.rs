@@ -52,7 +52,14 @@ impl Lifecycle {
         shutdown: Shutdown,
     ) -> Result<Self, OpenSourcesError> {
         let state = Mutex::default();
-        let this = Self { config, identity, opener, clock, shutdown, state };
+        let this = Self {
+            config,
+            identity,
+            opener,
+            clock,
+            shutdown,
+            state,
+        };
         if let Some(endpoints) = this.config.host().endpoints(|_| None) {
             let serve = this.make(&endpoints)?;
             lock(&this.state).serving = Some((endpoints, serve));
@@ -76,8 +83,16 @@ impl Lifecycle {
             return Err(InitError::Again);
         }
         let env = |name: &str| value.env.get(name).map(String::as_str);
-        let endpoints = self.config.host().endpoints(env).ok_or(InitError::NoAddresses)?;
-        if state.serving.as_ref().is_none_or(|(known, _)| *known != endpoints) {
+        let endpoints = self
+            .config
+            .host()
+            .endpoints(env)
+            .ok_or(InitError::NoAddresses)?;
+        if state
+            .serving
+            .as_ref()
+            .is_none_or(|(known, _)| *known != endpoints)
+        {
             let serve = self.make(&endpoints)?;
             state.serving = Some((endpoints, serve));
         }
@@ -87,7 +102,10 @@ impl Lifecycle {
 
     /// What serves, when there is something.
     pub(crate) fn serving(&self) -> Option<Arc<Serve>> {
-        lock(&self.state).serving.as_ref().map(|(_, serve)| Arc::clone(serve))
+        lock(&self.state)
+            .serving
+            .as_ref()
+            .map(|(_, serve)| Arc::clone(serve))
     }
 
     /// Whether a request would be served now.
@@ -99,10 +117,19 @@ impl Lifecycle {
         let sources = self.opener.open(endpoints)?;
         let tracker = self.shutdown.tracker().clone();
         let clock = Arc::clone(&self.clock);
-        let serve =
-            Arc::new(Serve::new(&self.config, self.identity.clone(), sources, clock, tracker));
+        let serve = Arc::new(Serve::new(
+            &self.config,
+            self.identity.clone(),
+            sources,
+            clock,
+            tracker,
+        ));
         serve.sweep_until(self.shutdown.token());
-        tracing::info!(keyservice = endpoints.keyservice, store = endpoints.store, "initialised");
+        tracing::info!(
+            keyservice = endpoints.keyservice,
+            store = endpoints.store,
+            "initialised"
+        );
         Ok(serve)
     }
 }

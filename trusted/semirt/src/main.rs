@@ -32,14 +32,20 @@ fn main() -> ExitCode {
 
 /// SECURITY: there is no fallback. Outside of a TEE this process would only pretend.
 fn no_tee() -> String {
-    let found: Vec<_> =
-        DEVICES.iter().filter(|(path, _)| Path::new(path).exists()).map(|(_, tee)| *tee).collect();
+    let found: Vec<_> = DEVICES
+        .iter()
+        .filter(|(path, _)| Path::new(path).exists())
+        .map(|(_, tee)| *tee)
+        .collect();
     if found.is_empty() {
         "no trusted execution environment found: it runs in SGX, TDX, SEV-SNP or Nitro Enclaves \
          only; to try SeSeMI without one, use `sesemi-dev`"
             .into()
     } else {
-        format!("found {}, for which this version has no attester yet", found.join(", "))
+        format!(
+            "found {}, for which this version has no attester yet",
+            found.join(", ")
+        )
     }
 }
 

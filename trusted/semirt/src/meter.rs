@@ -32,7 +32,13 @@ pub(crate) struct Meter {
 impl Meter {
     /// `seq` counts the instance's requests from 1.
     pub(crate) fn new(clock: SharedClock, instance: InstanceId, seq: u64) -> Self {
-        Self { clock, instance, seq, missed: false, phases: Phases::default() }
+        Self {
+            clock,
+            instance,
+            seq,
+            missed: false,
+            phases: Phases::default(),
+        }
     }
 
     pub(crate) fn now(&self) -> Duration {

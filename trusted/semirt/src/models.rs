@@ -79,7 +79,10 @@ struct Slot {
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let loaded = self.model.is_some();
-        f.debug_struct("Slot").field("loaded", &loaded).field("idle", &self.idle.len()).finish()
+        f.debug_struct("Slot")
+            .field("loaded", &loaded)
+            .field("idle", &self.idle.len())
+            .finish()
     }
 }
 
@@ -92,7 +95,9 @@ struct State {
 impl State {
     /// Takes models off and hands them to the caller, who drops them outside of the lock.
     fn take(&mut self, tags: &[ModelTag]) -> Vec<Slot> {
-        tags.iter().filter_map(|tag| self.slots.remove(tag)).collect()
+        tags.iter()
+            .filter_map(|tag| self.slots.remove(tag))
+            .collect()
     }
 }
 
@@ -127,8 +132,18 @@ impl Models {
         budget: u64,
         wait: Duration,
     ) -> Self {
-        let state = State { shelf: Shelf::new(budget), slots: HashMap::new() };
-        Self { loader, clock, tracker, wait, room: Notify::new(), state: Mutex::new(state) }
+        let state = State {
+            shelf: Shelf::new(budget),
+            slots: HashMap::new(),
+        };
+        Self {
+            loader,
+            clock,
+            tracker,
+            wait,
+            room: Notify::new(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The model that `keys` open, for as long as the lease is held. The loading goes on when the
@@ -142,13 +157,20 @@ impl Models {
         let (pin, loading, began) = {
             let mut state = lock(&self.state);
             let stay = state.shelf.pin(&tag);
-            let pin = Pin { models: Arc::clone(self), tag: tag.clone(), stay };
+            let pin = Pin {
+                models: Arc::clone(self),
+                tag: tag.clone(),
+                stay,
+            };
             match state.slots.get(&tag) {
                 Some(slot) => (pin, slot.loading.clone(), false),
                 None => {
                     let flight = self.start(tag.clone(), Arc::clone(keys));
-                    let slot =
-                        Slot { loading: Some(flight.clone()), model: None, idle: Vec::new() };
+                    let slot = Slot {
+                        loading: Some(flight.clone()),
+                        model: None,
+                        idle: Vec::new(),
+                    };
                     state.slots.insert(tag.clone(), slot);
                     (pin, Some(flight), true)
                 }
@@ -159,13 +181,26 @@ impl Models {
             Some(flight) => {
                 let times = flight.await?;
                 let waited = self.clock.monotonic().saturating_sub(start);
-                if began { Had::Loaded(times) } else { Had::Waited(waited) }
+                if began {
+                    Had::Loaded(times)
+                } else {
+                    Had::Waited(waited)
+                }
             }
         };
-        let model = lock(&self.state).slots.get(&tag).and_then(|slot| slot.model.clone());
+        let model = lock(&self.state)
+            .slots
+            .get(&tag)
+            .and_then(|slot| slot.model.clone());
         // A pinned model stays, so it is there.
         let model = model.ok_or(ModelError::Task)?;
-        Ok((ModelLease { model, pin: Some(pin) }, had))
+        Ok((
+            ModelLease {
+                model,
+                pin: Some(pin),
+            },
+            had,
+        ))
     }
 
     /// A model of one request's own, kept nowhere: for sequential isolation.
@@ -175,7 +210,11 @@ impl Models {
     ) -> Result<(ModelLease, Had), ModelError> {
         let budget = lock(&self.state).shelf.budget();
         let fits = |need| async move {
-            if need > budget { Err(ModelError::TooLarge { need, budget }) } else { Ok(()) }
+            if need > budget {
+                Err(ModelError::TooLarge { need, budget })
+            } else {
+                Ok(())
+            }
         };
         let (model, times) = self.loader.load(Arc::clone(keys), fits).await?;
         fits(model.memory()).await?;
@@ -185,14 +224,19 @@ impl Models {
     fn start(self: &Arc<Self>, tag: ModelTag, keys: Arc<ReleasedKeys>) -> Flight {
         let this = Arc::clone(self);
         let task = self.tracker.spawn(async move {
-            let unfinished = Unfinished { models: &this, tag: &tag };
+            let unfinished = Unfinished {
+                models: &this,
+                tag: &tag,
+            };
             let room = |bytes| this.room_for(&tag, bytes);
             let (model, times) = this.loader.load(keys, room).await?;
             this.settle(&tag, model)?;
             std::mem::forget(unfinished);
             Ok(times)
         });
-        task.map(|joined| joined.unwrap_or(Err(ModelError::Task))).boxed().shared()
+        task.map(|joined| joined.unwrap_or(Err(ModelError::Task)))
+            .boxed()
+            .shared()
     }
 
     /// Waits until `bytes` are set aside for `tag`.
@@ -209,7 +253,9 @@ impl Models {
                 freed.await;
             }
         };
-        tokio::time::timeout(self.wait, waiting).await.unwrap_or(Err(ModelError::NoRoom))
+        tokio::time::timeout(self.wait, waiting)
+            .await
+            .unwrap_or(Err(ModelError::NoRoom))
     }
 
     fn reserve(&self, tag: &ModelTag, bytes: u64) -> Result<bool, ModelError> {
@@ -223,9 +269,10 @@ impl Models {
                 Ok(true)
             }
             Err(NoRoom::Later) => Ok(false),
-            Err(NoRoom::Never) => {
-                Err(ModelError::TooLarge { need: bytes, budget: state.shelf.budget() })
-            }
+            Err(NoRoom::Never) => Err(ModelError::TooLarge {
+                need: bytes,
+                budget: state.shelf.budget(),
+            }),
         }
     }
 
@@ -233,12 +280,18 @@ impl Models {
     fn settle(&self, tag: &ModelTag, model: Arc<dyn Model>) -> Result<(), ModelError> {
         let need = model.memory();
         let mut state = lock(&self.state);
-        let evicted = state.shelf.settle(tag, need).map_err(|no_room| match no_room {
-            NoRoom::Never => ModelError::TooLarge { need, budget: state.shelf.budget() },
-            // Waiting here, with memory in hand, for another that waits the same way would hold
-            // both up.
-            NoRoom::Later => ModelError::NoRoom,
-        })?;
+        let evicted = state
+            .shelf
+            .settle(tag, need)
+            .map_err(|no_room| match no_room {
+                NoRoom::Never => ModelError::TooLarge {
+                    need,
+                    budget: state.shelf.budget(),
+                },
+                // Waiting here, with memory in hand, for another that waits the same way would hold
+                // both up.
+                NoRoom::Later => ModelError::NoRoom,
+            })?;
         let gone = state.take(&evicted);
         if let Some(slot) = state.slots.get_mut(tag) {
             slot.model = Some(model);

@@ -46,16 +46,19 @@ impl Refusal {
     /// What everyone may know.
     pub(crate) fn wire(&self) -> WireError {
         let (code, message) = match self {
-            Self::Full(_) | Self::TooLong(_) => {
-                (ErrorCode::Busy, "the instance has more requests than it may queue")
-            }
-            Self::OtherEnclave => {
-                (ErrorCode::EnclaveNotAllowed, "the request is sealed for another enclave than this")
-            }
+            Self::Full(_) | Self::TooLong(_) => (
+                ErrorCode::Busy,
+                "the instance has more requests than it may queue",
+            ),
+            Self::OtherEnclave => (
+                ErrorCode::EnclaveNotAllowed,
+                "the request is sealed for another enclave than this",
+            ),
             Self::Keys(error) => return keys_wire(error),
-            Self::Open(OpenError::TooLarge { .. }) => {
-                (ErrorCode::TooLarge, "the ciphertext is larger than any request may be")
-            }
+            Self::Open(OpenError::TooLarge { .. }) => (
+                ErrorCode::TooLarge,
+                "the ciphertext is larger than any request may be",
+            ),
             Self::Open(_) => (
                 ErrorCode::CannotOpen,
                 "the ciphertext does not open under the request key registered for this user, \
@@ -73,9 +76,10 @@ impl Refusal {
 
 fn keys_wire(error: &KeyError) -> WireError {
     let (code, message) = match error {
-        KeyError::Unavailable { .. } => {
-            (ErrorCode::KeyserviceUnavailable, "KeyService cannot be reached just now")
-        }
+        KeyError::Unavailable { .. } => (
+            ErrorCode::KeyserviceUnavailable,
+            "KeyService cannot be reached just now",
+        ),
         KeyError::Source(source) => match source.as_ref() {
             KeySourceError::NotAttested(_) => (
                 ErrorCode::NotAttested,
@@ -87,9 +91,10 @@ fn keys_wire(error: &KeyError) -> WireError {
                     ErrorCode::EnclaveNotAllowed,
                     "owner and user have not both allowed this enclave for this model",
                 ),
-                ErrorCode::NotAttested => {
-                    (ErrorCode::NotAttested, "KeyService did not accept this instance's evidence")
-                }
+                ErrorCode::NotAttested => (
+                    ErrorCode::NotAttested,
+                    "KeyService did not accept this instance's evidence",
+                ),
                 // Whatever else KeyService says no with: this user may not use this model here.
                 _ => (
                     ErrorCode::NotGranted,

@@ -37,7 +37,11 @@ struct Seen {
 impl ReplayWindow {
     /// A window of `max` ids in all.
     pub(crate) fn new(max: usize) -> Self {
-        Self { max: max.max(1), len: 0, seen: HashMap::new() }
+        Self {
+            max: max.max(1),
+            len: 0,
+            seen: HashMap::new(),
+        }
     }
 
     /// Remembers `id`. Call it only for a request that opened: anything else would let the host
@@ -49,7 +53,11 @@ impl ReplayWindow {
         id: &RequestId,
     ) -> Result<FirstUse, Replayed> {
         let key = (*user, model.clone());
-        if self.seen.get(&key).is_some_and(|seen| seen.ids.contains(id)) {
+        if self
+            .seen
+            .get(&key)
+            .is_some_and(|seen| seen.ids.contains(id))
+        {
             return Err(Replayed);
         }
         if self.len >= self.max {
@@ -65,11 +73,17 @@ impl ReplayWindow {
     /// Forgets the oldest quarter of the largest share: who sends the most loses first, so that
     /// one user's flood cannot push out what protects another.
     fn forget(&mut self) {
-        let Some(key) = self.seen.iter().max_by_key(|(_, s)| s.order.len()).map(|(k, _)| k.clone())
+        let Some(key) = self
+            .seen
+            .iter()
+            .max_by_key(|(_, s)| s.order.len())
+            .map(|(k, _)| k.clone())
         else {
             return;
         };
-        let Some(seen) = self.seen.get_mut(&key) else { return };
+        let Some(seen) = self.seen.get_mut(&key) else {
+            return;
+        };
         let oldest = seen.order.len().div_ceil(4);
         for id in seen.order.drain(..oldest) {
             seen.ids.remove(&id);
@@ -118,7 +132,10 @@ mod tests {
             assert!(window.len <= 64);
         }
         for n in 0..8 {
-            assert_eq!(window.record(&user(2), &model, &id(n)).unwrap_err(), Replayed);
+            assert_eq!(
+                window.record(&user(2), &model, &id(n)).unwrap_err(),
+                Replayed
+            );
         }
         let held: usize = window.seen.values().map(|s| s.ids.len()).sum();
         assert_eq!(held, window.len);

@@ -11,9 +11,9 @@ use service::{SharedClock, Shutdown};
 use tokio::net::TcpListener;
 
 use crate::activation_log::ActivationLog;
+use crate::channel_sources::ChannelSources;
 use crate::config::Config;
 use crate::identity::{self, IdentityError};
-use crate::channel_sources::ChannelSources;
 use crate::lifecycle::Lifecycle;
 use crate::serve::Identity;
 use crate::server::Server;
@@ -24,7 +24,10 @@ use crate::sources::{OpenSources, OpenSourcesError};
 #[non_exhaustive]
 pub enum StartError {
     #[error("listen on {addr}")]
-    Listen { addr: SocketAddr, source: std::io::Error },
+    Listen {
+        addr: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("learn this enclave's identity")]
     Identity(#[from] IdentityError),
     #[error("use the configured addresses")]
@@ -92,7 +95,10 @@ pub async fn run(
 ) -> Result<Running, StartError> {
     let listener = bind(place.listen).await?;
     let known = identity::establish(&config, trust, clock.now()).await?;
-    let identity = Identity { enclave: known.enclave, instance: place.instance };
+    let identity = Identity {
+        enclave: known.enclave,
+        instance: place.instance,
+    };
     let opener = Arc::new(ChannelSources::new(known, Arc::clone(&clock)));
     let log = ActivationLog::standard();
     start(config, identity, opener, listener, clock, shutdown, log)
@@ -118,12 +124,19 @@ pub(crate) fn start(
     log: ActivationLog,
 ) -> Result<Running, StartError> {
     let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
-    let addr =
-        listener.local_addr().map_err(|source| StartError::Listen { addr: unbound, source })?;
+    let addr = listener.local_addr().map_err(|source| StartError::Listen {
+        addr: unbound,
+        source,
+    })?;
     let grace = config.host().grace;
     let enclave = identity.enclave;
     let lifecycle = Lifecycle::new(config, identity, opener, clock, shutdown.clone())?;
     let server = Arc::new(Server::new(lifecycle, log, shutdown.clone()));
     shutdown.tracker().spawn(server.accept(listener));
-    Ok(Running { addr, enclave, grace, shutdown })
+    Ok(Running {
+        addr,
+        enclave,
+        grace,
+        shutdown,
+    })
 }

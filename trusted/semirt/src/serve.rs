@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crypto::{Binding, ResponseKey, open_request, seal_response};
 use inference::{Engines, LoadLimits, Session};
+use protocol::id::InstanceId;
 use protocol::invoke::{RunResult, SealedRequest, SealedResponse};
 use protocol::measured::Isolation;
 use protocol::oip::{InferReply, InferRequest, OipError};
-use protocol::id::InstanceId;
 use protocol::{EnclaveId, ModelId, PrincipalId, RequestId, Tensor};
 use service::{ErrorChain, SharedClock};
 use tokio_util::sync::CancellationToken;
@@ -114,8 +114,13 @@ impl Serve {
             ttl,
             measured.isolation,
         );
-        let loader =
-            Loader::new(sources.artifacts, engines, threads, Arc::clone(&clock), tracker.clone());
+        let loader = Loader::new(
+            sources.artifacts,
+            engines,
+            threads,
+            Arc::clone(&clock),
+            tracker.clone(),
+        );
         let models = Models::new(
             loader,
             Arc::clone(&clock),
@@ -156,8 +161,19 @@ impl Serve {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
         let clock = Arc::clone(&self.clock);
         let mut meter = Meter::new(clock, self.identity.instance.clone(), seq);
-        let SealedRequest { user, model, enclave, request_id, ciphertext } = request;
-        let ids = Ids { user, model, enclave, request_id };
+        let SealedRequest {
+            user,
+            model,
+            enclave,
+            request_id,
+            ciphertext,
+        } = request;
+        let ids = Ids {
+            user,
+            model,
+            enclave,
+            request_id,
+        };
         match self.answer(&ids, ciphertext, &mut meter).await {
             Ok(ciphertext) => RunResult::Sealed(SealedResponse {
                 request_id,
@@ -172,7 +188,10 @@ impl Serve {
                     error = %ErrorChain(&refusal),
                     "request refused"
                 );
-                RunResult::Error { error: refusal.wire(), telemetry: Some(meter.telemetry()) }
+                RunResult::Error {
+                    error: refusal.wire(),
+                    telemetry: Some(meter.telemetry()),
+                }
             }
         }
     }
@@ -192,8 +211,11 @@ impl Serve {
             Isolation::Shared | Isolation::PerOwner => None,
         };
         let keys = self.released_keys(ids, meter).await?;
-        let Opened { request, response_key, .. } =
-            self.open(ids, ciphertext, &keys, meter).await?;
+        let Opened {
+            request,
+            response_key,
+            ..
+        } = self.open(ids, ciphertext, &keys, meter).await?;
         let reply = match self.infer(request, &keys, worker, meter).await {
             Ok(outputs) => InferReply::Outputs {
                 model_name: keys.model.to_string(),
@@ -255,7 +277,11 @@ impl Serve {
         let (request, response_key) = self.offload(size, open).await.ok_or(Refusal::Task)??;
         let first = lock(&self.replay).record(&ids.user, &ids.model, &ids.request_id)?;
         meter.add_since(Phase::Open, start);
-        Ok(Opened { request, response_key, _first: first })
+        Ok(Opened {
+            request,
+            response_key,
+            _first: first,
+        })
     }
 
     async fn infer(
@@ -288,8 +314,14 @@ impl Serve {
             None => self.workers.worker().await?,
         };
         let clock = Arc::clone(&self.clock);
-        let ran = self.tracker.spawn_blocking(move || run(&lease, &inputs, &clock, worker));
-        let Ran { outputs, made_session, run } = ran.await.map_err(|_| Failure::Task)?;
+        let ran = self
+            .tracker
+            .spawn_blocking(move || run(&lease, &inputs, &clock, worker));
+        let Ran {
+            outputs,
+            made_session,
+            run,
+        } = ran.await.map_err(|_| Failure::Task)?;
         if let Some(time) = made_session {
             meter.missing();
             meter.add(Phase::Load, time);
@@ -349,15 +381,27 @@ fn run(lease: &ModelLease, inputs: &[Tensor], clock: &SharedClock, _worker: Work
             Ok(session) => (session, Some(clock.monotonic().saturating_sub(start))),
             Err(error) => {
                 let outputs = Err(Failure::Session(error));
-                return Ran { outputs, made_session: None, run: Duration::ZERO };
+                return Ran {
+                    outputs,
+                    made_session: None,
+                    run: Duration::ZERO,
+                };
             }
         },
     };
     let start = clock.monotonic();
     let outputs = session.run(inputs);
     let run = clock.monotonic().saturating_sub(start);
-    keep_session(lease, session, outputs.as_ref().err().is_none_or(|e| e.is_callers_fault()));
-    Ran { outputs: outputs.map_err(Failure::Run), made_session, run }
+    keep_session(
+        lease,
+        session,
+        outputs.as_ref().err().is_none_or(|e| e.is_callers_fault()),
+    );
+    Ran {
+        outputs: outputs.map_err(Failure::Run),
+        made_session,
+        run,
+    }
 }
 
 /// A session in which the engine itself failed is not used again.

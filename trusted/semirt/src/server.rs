@@ -69,7 +69,12 @@ impl Server {
         let (measured, host) = (lifecycle.config().measured(), lifecycle.config().host());
         let requests = usize::from(measured.concurrency) + usize::from(host.queue);
         let admission = Admission::new(requests, host.body_memory);
-        Self { lifecycle, admission, log, shutdown }
+        Self {
+            lifecycle,
+            admission,
+            log,
+            shutdown,
+        }
     }
 
     /// Accepts connections until shutdown; those with a request in flight finish it.
@@ -181,7 +186,10 @@ impl Server {
     async fn run(&self, request: Request<Incoming>) -> Answer {
         let _activation = self.log.activation();
         let Some(serve) = self.lifecycle.serving() else {
-            return json(StatusCode::FORBIDDEN, &json!({ "error": "System not initialized." }));
+            return json(
+                StatusCode::FORBIDDEN,
+                &json!({ "error": "System not initialized." }),
+            );
         };
         let (head, body) = request.into_parts();
         let binary = head
@@ -191,7 +199,10 @@ impl Server {
             .is_some_and(|value| value.split(';').next().unwrap_or_default().trim() == COSE);
         let result = match self.take_on(&head.headers, body, binary).await {
             Ok((ticket, sealed)) => serve.serve(&ticket, sealed).await,
-            Err(error) => RunResult::Error { error, telemetry: None },
+            Err(error) => RunResult::Error {
+                error,
+                telemetry: None,
+            },
         };
         match result {
             RunResult::Sealed(sealed) if binary => {
@@ -199,9 +210,10 @@ impl Server {
                 let mut answer = Response::new(Full::new(Bytes::from(sealed.ciphertext)));
                 let headers = answer.headers_mut();
                 headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(COSE));
-                for (name, text) in
-                    [(REQUEST_ID, sealed.request_id.to_string()), (TELEMETRY, telemetry)]
-                {
+                for (name, text) in [
+                    (REQUEST_ID, sealed.request_id.to_string()),
+                    (TELEMETRY, telemetry),
+                ] {
                     if let Ok(value) = text.parse() {
                         headers.insert(name, value);
                     }
@@ -221,7 +233,10 @@ impl Server {
     ) -> Result<(Ticket, SealedRequest), WireError> {
         let max = self.lifecycle.config().host().body_max;
         // A body that says that it is too large is never kept, so it takes no memory.
-        let announced = body.size_hint().exact().map_or(max, |n| if n > max { 0 } else { n });
+        let announced = body
+            .size_hint()
+            .exact()
+            .map_or(max, |n| if n > max { 0 } else { n });
         let ticket = match self.admission.enter(announced) {
             Ok(ticket) => ticket,
             Err(full) => {
@@ -236,8 +251,15 @@ impl Server {
             };
             WireError::new(code, error.to_string())
         })?;
-        let sealed = if binary { from_headers(headers, body) } else { from_action(&body) };
-        Ok((ticket, sealed.map_err(|text| WireError::new(ErrorCode::InvalidRequest, text))?))
+        let sealed = if binary {
+            from_headers(headers, body)
+        } else {
+            from_action(&body)
+        };
+        Ok((
+            ticket,
+            sealed.map_err(|text| WireError::new(ErrorCode::InvalidRequest, text))?,
+        ))
     }
 }
 
@@ -248,12 +270,17 @@ fn from_headers(headers: &HeaderMap, body: Bytes) -> Result<SealedRequest, Strin
         name: &HeaderName,
     ) -> Result<T, String> {
         let mut values = headers.get_all(name).iter();
-        let value = values.next().ok_or_else(|| format!("header {name} is missing"))?;
+        let value = values
+            .next()
+            .ok_or_else(|| format!("header {name} is missing"))?;
         if values.next().is_some() {
             return Err(format!("header {name} is given twice"));
         }
-        let text = value.to_str().map_err(|_| format!("header {name} is not ASCII"))?;
-        text.parse().map_err(|error| format!("header {name}: {error}"))
+        let text = value
+            .to_str()
+            .map_err(|_| format!("header {name} is not ASCII"))?;
+        text.parse()
+            .map_err(|error| format!("header {name}: {error}"))
     }
     Ok(SealedRequest {
         user: id(headers, &USER)?,
@@ -296,7 +323,9 @@ async fn read_body(mut body: Incoming, max: u64) -> Result<Bytes, BodyError> {
         let mut seen = 0_u64;
         let mut too_large = body.size_hint().lower() > max;
         while let Some(frame) = body.frame().await {
-            let Ok(chunk) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+            let Ok(chunk) = frame.map_err(BodyError::Broken)?.into_data() else {
+                continue;
+            };
             seen = seen.saturating_add(chunk.len() as u64);
             too_large = too_large || seen > max;
             if !too_large {
@@ -307,9 +336,15 @@ async fn read_body(mut body: Incoming, max: u64) -> Result<Bytes, BodyError> {
                 whole = Vec::new();
             }
         }
-        if too_large { Err(BodyError::TooLarge(max)) } else { Ok(Bytes::from(whole)) }
+        if too_large {
+            Err(BodyError::TooLarge(max))
+        } else {
+            Ok(Bytes::from(whole))
+        }
     };
-    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or(Err(BodyError::TooSlow))
+    tokio::time::timeout(BODY_TIME, reading)
+        .await
+        .unwrap_or(Err(BodyError::TooSlow))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Answer {
@@ -317,7 +352,9 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value).unwrap_or_default();
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(JSON));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, http::HeaderValue::from_static(JSON));
     answer
 }
 
@@ -330,7 +367,9 @@ fn init_refused(status: StatusCode, error: &(dyn std::error::Error + 'static)) -
 fn method_not_allowed(allow: &'static str) -> Answer {
     let error = WireError::new(ErrorCode::InvalidRequest, format!("use {allow} here"));
     let mut answer = json(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": error }));
-    answer.headers_mut().insert(ALLOW, http::HeaderValue::from_static(allow));
+    answer
+        .headers_mut()
+        .insert(ALLOW, http::HeaderValue::from_static(allow));
     answer
 }
 

@@ -63,7 +63,9 @@ pub struct Artifact {
 
 impl Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Artifact").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Artifact")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }
 

@@ -28,14 +28,17 @@ use crate::config::{Config, Endpoints, HostSettings};
 use crate::lock::lock;
 use crate::serve::Identity;
 use crate::sources::{
-    Artifact, ArtifactSource, FetchError, KeySource, KeySourceError, OpenSources,
-    OpenSourcesError, Released, Sources,
+    Artifact, ArtifactSource, FetchError, KeySource, KeySourceError, OpenSources, OpenSourcesError,
+    Released, Sources,
 };
 
 pub(crate) const ENCLAVE: EnclaveId = EnclaveId::new([0xe5; 48]);
 
 pub(crate) fn identity() -> Identity {
-    Identity { enclave: ENCLAVE, instance: "i-test".parse::<InstanceId>().unwrap() }
+    Identity {
+        enclave: ENCLAVE,
+        instance: "i-test".parse::<InstanceId>().unwrap(),
+    }
 }
 
 pub(crate) fn config(isolation: Isolation, concurrency: u16) -> Config {
@@ -137,7 +140,11 @@ impl World {
         let key = RequestKey::generate().unwrap();
         let id = PrincipalId::new([user; 32]);
         lock(&self.grants).insert((id, model.clone()), key.to_wire());
-        User { id, key, model: model.clone() }
+        User {
+            id,
+            key,
+            model: model.clone(),
+        }
     }
 
     pub(crate) fn revoke(&self, user: &User) {
@@ -163,7 +170,9 @@ impl World {
         }
         let models = lock(&self.models);
         let registered = models.get(&request.model);
-        let grant = lock(&self.grants).get(&(request.user, request.model.clone())).cloned();
+        let grant = lock(&self.grants)
+            .get(&(request.user, request.model.clone()))
+            .cloned();
         let (Some(registered), Some(request_key)) = (registered, grant) else {
             let error = WireError::new(ErrorCode::NotGranted, "exact reason, for the log");
             return Err(KeySourceError::Refused(error));
@@ -175,13 +184,20 @@ impl World {
             digest: registered.digest,
             model_key: registered.key.clone(),
             request_key,
-            lease: Lease { id: LeaseId::new([0; 16]), ttl_s: *lock(&self.lease_s), epoch: 1 },
+            lease: Lease {
+                id: LeaseId::new([0; 16]),
+                ttl_s: *lock(&self.lease_s),
+                epoch: 1,
+            },
         })
     }
 
     fn give(&self, digest: &Digest) -> Result<Artifact, FetchError> {
         let fault = lock(&self.store_fault).clone();
-        let blob = lock(&self.blobs).get(digest).cloned().ok_or(FetchError::NotFound(*digest))?;
+        let blob = lock(&self.blobs)
+            .get(digest)
+            .cloned()
+            .ok_or(FetchError::NotFound(*digest))?;
         let (mut len, mut bytes, mut broken) = (blob.len() as u64, blob, false);
         match fault {
             Fault::None => {}
@@ -198,12 +214,17 @@ impl World {
             }
         }
         // Odd pieces, so that nothing depends on where they end.
-        let mut chunks: Vec<_> =
-            bytes.chunks(10_007).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+        let mut chunks: Vec<_> = bytes
+            .chunks(10_007)
+            .map(|c| Ok(Bytes::copy_from_slice(c)))
+            .collect();
         if broken {
             chunks.push(Err(FetchError::Unavailable("connection reset".into())));
         }
-        Ok(Artifact { len, chunks: futures::stream::iter(chunks).boxed() })
+        Ok(Artifact {
+            len,
+            chunks: futures::stream::iter(chunks).boxed(),
+        })
     }
 }
 
@@ -221,7 +242,11 @@ impl KeySource for Shared {
             let took = Duration::from_millis(5);
             tokio::time::sleep(took).await;
             let release = self.0.answer(request)?;
-            Ok(Released { release, attest: took, keys: took })
+            Ok(Released {
+                release,
+                attest: took,
+                keys: took,
+            })
         }
         .boxed()
     }
@@ -254,7 +279,10 @@ impl OpenSources for Shared {
 
 impl Shared {
     pub(crate) fn sources(&self) -> Sources {
-        Sources { keys: Arc::new(self.clone()), artifacts: Arc::new(self.clone()) }
+        Sources {
+            keys: Arc::new(self.clone()),
+            artifacts: Arc::new(self.clone()),
+        }
     }
 }
 
@@ -283,7 +311,12 @@ impl User {
     pub(crate) fn ask_bytes(&self, payload: &[u8]) -> Pending {
         let request_id = random_request_id().unwrap();
         let (user, model) = (&self.id, &self.model);
-        let binding = Binding { user, model, enclave: &ENCLAVE, request_id: &request_id };
+        let binding = Binding {
+            user,
+            model,
+            enclave: &ENCLAVE,
+            request_id: &request_id,
+        };
         let (ciphertext, key) = seal_request(&self.key, &binding, payload).unwrap();
         let request = SealedRequest {
             user: self.id,
@@ -299,14 +332,30 @@ impl User {
 impl Pending {
     pub(crate) fn open(&self, response: &SealedResponse) -> InferReply {
         assert_eq!(response.request_id, self.0.request_id);
-        let Self(SealedRequest { user, model, enclave, request_id, .. }, key) = self;
-        let binding = Binding { user, model, enclave, request_id };
+        let Self(
+            SealedRequest {
+                user,
+                model,
+                enclave,
+                request_id,
+                ..
+            },
+            key,
+        ) = self;
+        let binding = Binding {
+            user,
+            model,
+            enclave,
+            request_id,
+        };
         InferReply::decode(&open_response(key, &binding, &response.ciphertext).unwrap()).unwrap()
     }
 
     /// The outputs of a result that must have some.
     pub(crate) fn outputs(&self, result: &RunResult) -> Vec<Tensor> {
-        let RunResult::Sealed(sealed) = result else { panic!("{result:?}") };
+        let RunResult::Sealed(sealed) = result else {
+            panic!("{result:?}")
+        };
         match self.open(sealed) {
             InferReply::Outputs { outputs, .. } => outputs,
             InferReply::Error(error) => panic!("{error}"),
@@ -315,7 +364,9 @@ impl Pending {
 
     /// The error under the seal of a result that must have one.
     pub(crate) fn sealed_error(&self, result: &RunResult) -> WireError {
-        let RunResult::Sealed(sealed) = result else { panic!("{result:?}") };
+        let RunResult::Sealed(sealed) = result else {
+            panic!("{result:?}")
+        };
         match self.open(sealed) {
             InferReply::Outputs { .. } => panic!("outputs where an error was due"),
             InferReply::Error(error) => error,
@@ -325,19 +376,26 @@ impl Pending {
 
 /// The code of an error that the host may read.
 pub(crate) fn plain_code(result: &RunResult) -> ErrorCode {
-    let RunResult::Error { error, .. } = result else { panic!("{result:?}") };
+    let RunResult::Error { error, .. } = result else {
+        panic!("{result:?}")
+    };
     error.code
 }
 
 fn folder(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(model)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models")
+        .join(model)
 }
 
 fn tensors(model: &str, file: &str) -> Vec<Tensor> {
     let text = std::fs::read_to_string(folder(model).join(file)).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let list = json.as_object_mut().unwrap();
-    let list = list.remove("inputs").or_else(|| list.remove("outputs")).unwrap();
+    let list = list
+        .remove("inputs")
+        .or_else(|| list.remove("outputs"))
+        .unwrap();
     let text = serde_json::json!({ "inputs": list }).to_string();
     InferRequest::from_json(text.as_bytes()).unwrap().inputs
 }
@@ -362,7 +420,11 @@ pub(crate) fn package_bytes(model: &str) -> Vec<u8> {
     let bytes = packed.entry(model.into()).or_insert_with(|| {
         let onnx = std::fs::read(folder(model).join("model.onnx")).unwrap();
         let (inputs, expected) = (inputs(model), tensors(model, "expected.json"));
-        let check = Check::Example { inputs: &inputs, expected: &expected, tolerance: 1e-4 };
+        let check = Check::Example {
+            inputs: &inputs,
+            expected: &expected,
+            tolerance: 1e-4,
+        };
         let mut bytes = Vec::new();
         pack(&onnx, check).unwrap().write_to(&mut bytes).unwrap();
         bytes
@@ -383,6 +445,12 @@ pub(crate) fn malformed_package() -> Vec<u8> {
         example: None,
     };
     let mut bytes = Vec::new();
-    Package { manifest, graph, weights: vec![] }.write_to(&mut bytes).unwrap();
+    Package {
+        manifest,
+        graph,
+        weights: vec![],
+    }
+    .write_to(&mut bytes)
+    .unwrap();
     bytes
 }

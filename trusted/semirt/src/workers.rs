@@ -44,7 +44,11 @@ pub(crate) struct Ticket {
 impl Admission {
     /// At most `requests_max` requests with bodies of `bytes_max` bytes in all.
     pub(crate) fn new(requests_max: usize, bytes_max: u64) -> Self {
-        Self(Arc::new(Door { requests_max, bytes_max, inside: Mutex::default() }))
+        Self(Arc::new(Door {
+            requests_max,
+            bytes_max,
+            inside: Mutex::default(),
+        }))
     }
 
     /// Lets one request in whose body takes up to `bytes`, or refuses at once.
@@ -56,7 +60,10 @@ impl Admission {
         }
         inside.requests += 1;
         inside.bytes = sum;
-        Ok(Ticket { door: Arc::clone(&self.0), bytes })
+        Ok(Ticket {
+            door: Arc::clone(&self.0),
+            bytes,
+        })
     }
 }
 
@@ -85,7 +92,10 @@ pub(crate) struct Worker {
 impl Workers {
     /// `count` workers; a request waits for one for at most `wait`.
     pub(crate) fn new(count: usize, wait: Duration) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), wait }
+        Self {
+            free: Arc::new(Semaphore::new(count)),
+            wait,
+        }
     }
 
     pub(crate) async fn worker(&self) -> Result<Worker, TooLong> {

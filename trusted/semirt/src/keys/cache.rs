@@ -24,7 +24,11 @@ struct Entry<V> {
 impl<V> KeyCache<V> {
     /// A cache of at most `max` values.
     pub(crate) fn new(max: usize) -> Self {
-        Self { max: max.max(1), tick: 0, entries: HashMap::new() }
+        Self {
+            max: max.max(1),
+            tick: 0,
+            entries: HashMap::new(),
+        }
     }
 
     /// The value, unless it has expired; then it is dropped here and now.
@@ -49,13 +53,24 @@ impl<V> KeyCache<V> {
             self.sweep(now);
         }
         if self.entries.len() >= self.max {
-            let oldest = self.entries.iter().min_by_key(|(_, e)| e.used).map(|(k, _)| k.clone());
+            let oldest = self
+                .entries
+                .iter()
+                .min_by_key(|(_, e)| e.used)
+                .map(|(k, _)| k.clone());
             if let Some(oldest) = oldest {
                 self.entries.remove(&oldest);
             }
         }
         self.tick += 1;
-        self.entries.insert(pair, Entry { value, not_after, used: self.tick });
+        self.entries.insert(
+            pair,
+            Entry {
+                value,
+                not_after,
+                used: self.tick,
+            },
+        );
     }
 
     /// Drops everything that has expired.
@@ -100,7 +115,11 @@ mod tests {
         assert_eq!(cache.find(&pair(2), s(20)), None);
         assert_eq!(Arc::strong_count(&value), 1);
         cache.keep(pair(3), Arc::clone(&value), s(5), s(5));
-        assert_eq!(Arc::strong_count(&value), 1, "a lease of no time is not kept");
+        assert_eq!(
+            Arc::strong_count(&value),
+            1,
+            "a lease of no time is not kept"
+        );
     }
 
     #[test]

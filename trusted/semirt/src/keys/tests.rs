@@ -43,7 +43,11 @@ impl KeySource for Scripted {
                 digest: Digest::new([1; 32]),
                 model_key: WireKey::new(&[1; 32]),
                 request_key: WireKey::new(&[2; 32]),
-                lease: Lease { id: LeaseId::new([0; 16]), ttl_s: self.ttl_s, epoch: 1 },
+                lease: Lease {
+                    id: LeaseId::new([0; 16]),
+                    ttl_s: self.ttl_s,
+                    epoch: 1,
+                },
             };
             match answer {
                 None => {}
@@ -55,7 +59,11 @@ impl KeySource for Scripted {
                 Some(Answer::ShortKey) => release.model_key = WireKey::new(&[1; 31]),
             }
             let keys = Duration::from_millis(10);
-            Ok(Released { release, attest: Duration::ZERO, keys })
+            Ok(Released {
+                release,
+                attest: Duration::ZERO,
+                keys,
+            })
         }
         .boxed()
     }
@@ -69,7 +77,13 @@ fn keys(script: impl IntoIterator<Item = Answer>, ttl_s: u64) -> (Arc<Keys>, Arc
     });
     let clock = Arc::new(SystemClock::default());
     let ttl = Duration::from_secs(60);
-    let keys = Keys::new(Arc::clone(&source) as _, clock, TaskTracker::new(), ttl, Isolation::Shared);
+    let keys = Keys::new(
+        Arc::clone(&source) as _,
+        clock,
+        TaskTracker::new(),
+        ttl,
+        Isolation::Shared,
+    );
     (Arc::new(keys), source)
 }
 
@@ -84,8 +98,14 @@ async fn all_who_wait_share_one_call() {
     let four = [&pair; 4].map(|p| keys.obtain(p));
     let obtained = futures::future::try_join_all(four).await.unwrap();
     assert_eq!(lock(&source.asked).len(), 1);
-    let asked = obtained.iter().filter(|o| matches!(o.how, How::Asked { .. })).count();
-    let waited = obtained.iter().filter(|o| matches!(o.how, How::Waited(_))).count();
+    let asked = obtained
+        .iter()
+        .filter(|o| matches!(o.how, How::Asked { .. }))
+        .count();
+    let waited = obtained
+        .iter()
+        .filter(|o| matches!(o.how, How::Waited(_)))
+        .count();
     assert_eq!((asked, waited), (1, 3));
     assert_eq!(keys.obtain(&pair).await.unwrap().how, How::Kept);
 }
@@ -105,7 +125,10 @@ async fn a_waiter_that_gives_up_takes_nothing_from_the_others() {
 async fn three_tries_with_growing_waits_then_an_error_then_again() {
     let (keys, source) = keys([Answer::Down, Answer::Down, Answer::Down], 60);
     let error = keys.obtain(&pair()).await.unwrap_err();
-    assert!(matches!(error, KeyError::Unavailable { tries: 3, .. }), "{error:?}");
+    assert!(
+        matches!(error, KeyError::Unavailable { tries: 3, .. }),
+        "{error:?}"
+    );
     {
         let asked = lock(&source.asked);
         let waits: Vec<_> = asked.windows(2).map(|w| w[1] - w[0]).collect();
@@ -118,8 +141,16 @@ async fn three_tries_with_growing_waits_then_an_error_then_again() {
 async fn a_refusal_is_passed_on_at_once_and_not_kept() {
     let (keys, source) = keys([Answer::Refuse(ErrorCode::NotGranted)], 60);
     let error = keys.obtain(&pair()).await.unwrap_err();
-    let KeyError::Source(cause) = &error else { panic!("{error:?}") };
-    assert!(matches!(**cause, KeySourceError::Refused(WireError { code: ErrorCode::NotGranted, .. })));
+    let KeyError::Source(cause) = &error else {
+        panic!("{error:?}")
+    };
+    assert!(matches!(
+        **cause,
+        KeySourceError::Refused(WireError {
+            code: ErrorCode::NotGranted,
+            ..
+        })
+    ));
     assert_eq!(lock(&source.asked).len(), 1);
     assert!(keys.obtain(&pair()).await.is_ok(), "granted meanwhile");
 }
@@ -164,5 +195,10 @@ async fn sequential_asks_every_time_and_keeps_nothing() {
         keys.ask(&pair()).await.unwrap();
     }
     assert_eq!(lock(&source.asked).len(), 3);
-    assert!(lock(&keys.state).kept.find(&pair(), Duration::ZERO).is_none());
+    assert!(
+        lock(&keys.state)
+            .kept
+            .find(&pair(), Duration::ZERO)
+            .is_none()
+    );
 }

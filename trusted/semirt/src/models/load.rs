@@ -48,7 +48,13 @@ impl Loader {
         clock: SharedClock,
         tracker: TaskTracker,
     ) -> Self {
-        Self { source, engines, threads, clock, tracker }
+        Self {
+            source,
+            engines,
+            threads,
+            clock,
+            tracker,
+        }
     }
 
     /// The model that `keys` open. `room` is asked, before anything of the model's size is
@@ -63,7 +69,10 @@ impl Loader {
     {
         let start = self.clock.monotonic();
         let Artifact { len, mut chunks } = self.source.fetch(&keys.digest).await.map_err(fetch)?;
-        let mut times = LoadTimes { fetch: self.since(start), ..LoadTimes::default() };
+        let mut times = LoadTimes {
+            fetch: self.since(start),
+            ..LoadTimes::default()
+        };
         // The length is the store's word, so it is a bound here and a check at the end.
         let plain = crypto::plaintext_len(len).map_err(|e| ModelError::Mismatch(Arc::new(e)))?;
         let asked = self.clock.monotonic();
@@ -79,7 +88,9 @@ impl Loader {
             engines: self.engines.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let working = self.tracker.spawn_blocking(move || work.run(receiver, times));
+        let working = self
+            .tracker
+            .spawn_blocking(move || work.run(receiver, times));
         let mut broken = None;
         while let Some(chunk) = chunks.next().await {
             match chunk {
@@ -130,7 +141,14 @@ impl Work {
         mut chunks: mpsc::Receiver<Bytes>,
         mut times: LoadTimes,
     ) -> Result<(Arc<dyn Model>, LoadTimes), ModelError> {
-        let Self { keys, len, package_max, threads, engines, clock } = self;
+        let Self {
+            keys,
+            len,
+            package_max,
+            threads,
+            engines,
+            clock,
+        } = self;
         let mut last = clock.monotonic();
         let mut lap = move || {
             let now = clock.monotonic();
@@ -151,15 +169,18 @@ impl Work {
         times.open += lap();
         while let Some(chunk) = chunks.blocking_recv() {
             times.fetch += lap();
-            opener.push(&chunk, &mut sink).map_err(|e| sink.explain(e))?;
+            opener
+                .push(&chunk, &mut sink)
+                .map_err(|e| sink.explain(e))?;
             times.open += lap();
         }
         times.fetch += lap();
         opener.finish(&mut sink).map_err(|e| sink.explain(e))?;
         // Only now is the plaintext what the owner registered, and may be looked at.
         let assembler = sink.assembler.ok_or(ModelError::Task)?;
-        let (manifest, graph, weights) =
-            assembler.finish().map_err(|e| ModelError::Package(Arc::new(e)))?;
+        let (manifest, graph, weights) = assembler
+            .finish()
+            .map_err(|e| ModelError::Package(Arc::new(e)))?;
         times.open += lap();
         let model = engines
             .load_package(&manifest, graph, weights)
@@ -180,7 +201,11 @@ struct Sink {
 
 impl Sink {
     const fn new(package_max: u64) -> Self {
-        Self { package_max, assembler: None, refused: None }
+        Self {
+            package_max,
+            assembler: None,
+            refused: None,
+        }
     }
 
     fn refuse(&mut self, error: AssembleError) -> SinkError {

@@ -40,7 +40,12 @@ struct Place {
 impl<K: Clone + Eq + Hash> Shelf<K> {
     /// An empty shelf for `budget` bytes.
     pub(crate) fn new(budget: u64) -> Self {
-        Self { budget, held: 0, tick: 0, places: HashMap::new() }
+        Self {
+            budget,
+            held: 0,
+            tick: 0,
+            places: HashMap::new(),
+        }
     }
 
     pub(crate) fn budget(&self) -> u64 {
@@ -86,7 +91,9 @@ impl<K: Clone + Eq + Hash> Shelf<K> {
         if bytes > self.budget {
             return Err(NoRoom::Never);
         }
-        let Some(place) = self.places.get(key) else { return Err(NoRoom::Later) };
+        let Some(place) = self.places.get(key) else {
+            return Err(NoRoom::Later);
+        };
         let wanted = (self.held - place.bytes).saturating_add(bytes);
         let mut surplus = wanted.saturating_sub(self.budget);
         let mut idle: Vec<_> = self

@@ -25,7 +25,11 @@ impl Instance {
         let clock = Arc::new(SystemClock::default());
         let tracker = Shutdown::new().tracker().clone();
         let serve = Arc::new(Serve::new(config, identity(), sources, clock, tracker));
-        Self { world: Arc::clone(world), serve, admission: Admission::new(1000, u64::MAX) }
+        Self {
+            world: Arc::clone(world),
+            serve,
+            admission: Admission::new(1000, u64::MAX),
+        }
     }
 
     fn new() -> Self {
@@ -57,7 +61,9 @@ fn telemetry(result: &RunResult) -> protocol::invoke::Telemetry {
 async fn cold_then_hot_then_warm() {
     let instance = Instance::new();
     let cancer = instance.world.classifier("cancer", 1);
-    let digits = instance.world.register("digits", 1, &package_bytes("digits"));
+    let digits = instance
+        .world
+        .register("digits", 1, &package_bytes("digits"));
     let user = instance.world.grant(1, &cancer);
     let cold = instance.right(&user).await;
     assert_eq!((cold.seq, cold.path), (1, StartKind::Cold));
@@ -65,7 +71,10 @@ async fn cold_then_hot_then_warm() {
     let hot = instance.right(&user).await;
     assert_eq!((hot.seq, hot.path), (2, StartKind::Hot));
     let phases = hot.phases_us;
-    assert_eq!((phases.attest, phases.keys, phases.fetch, phases.load), (0, 0, 0, 0));
+    assert_eq!(
+        (phases.attest, phases.keys, phases.fetch, phases.load),
+        (0, 0, 0, 0)
+    );
 
     let other = instance.world.grant(1, &digits);
     let pending = other.ask_with(inputs("digits"));
@@ -88,8 +97,14 @@ async fn four_cold_requests_at_once_ask_once_and_load_once() {
     let telemetry = join_all((0..4).map(|_| instance.right(&user))).await;
     assert_eq!(instance.world.count(Event::Release), 1);
     assert_eq!(instance.world.count(Event::Fetch), 1);
-    let cold = telemetry.iter().filter(|t| t.path == StartKind::Cold).count();
-    let warm = telemetry.iter().filter(|t| t.path == StartKind::Warm).count();
+    let cold = telemetry
+        .iter()
+        .filter(|t| t.path == StartKind::Cold)
+        .count();
+    let warm = telemetry
+        .iter()
+        .filter(|t| t.path == StartKind::Warm)
+        .count();
     assert_eq!((cold, warm), (1, 3));
 }
 
@@ -115,14 +130,24 @@ async fn whatever_was_changed_in_a_request_it_does_not_open() {
     for (i, change) in changes.iter().enumerate() {
         let mut bad = good.clone();
         change(&mut bad);
-        assert_eq!(plain_code(&instance.run(&bad).await), ErrorCode::CannotOpen, "change {i}");
+        assert_eq!(
+            plain_code(&instance.run(&bad).await),
+            ErrorCode::CannotOpen,
+            "change {i}"
+        );
     }
     let mut bad = good.clone();
     bad.user = stranger.id;
     assert_eq!(plain_code(&instance.run(&bad).await), ErrorCode::CannotOpen);
     // The wrong key: registered again after the request was sealed, on another instance.
-    let wrong = User { key: crypto::RequestKey::generate().unwrap(), ..user };
-    assert_eq!(plain_code(&instance.run(&wrong.ask().0).await), ErrorCode::CannotOpen);
+    let wrong = User {
+        key: crypto::RequestKey::generate().unwrap(),
+        ..user
+    };
+    assert_eq!(
+        plain_code(&instance.run(&wrong.ask().0).await),
+        ErrorCode::CannotOpen
+    );
     // None of it used the request's id up.
     assert!(matches!(instance.run(&good).await, RunResult::Sealed(_)));
 }
@@ -134,7 +159,10 @@ async fn a_request_for_another_enclave_is_refused_before_any_key_is_asked_for() 
     let mut request = instance.world.grant(1, &model).ask().0;
     request.enclave = EnclaveId::new([1; 48]);
     assert_ne!(request.enclave, ENCLAVE);
-    assert_eq!(plain_code(&instance.run(&request).await), ErrorCode::EnclaveNotAllowed);
+    assert_eq!(
+        plain_code(&instance.run(&request).await),
+        ErrorCode::EnclaveNotAllowed
+    );
     assert_eq!(instance.world.count(Event::Release), 0);
 }
 
@@ -144,10 +172,16 @@ async fn a_request_is_served_once() {
     let model = instance.world.classifier("cancer", 1);
     let request = instance.world.grant(1, &model).ask().0;
     assert!(matches!(instance.run(&request).await, RunResult::Sealed(_)));
-    assert_eq!(plain_code(&instance.run(&request).await), ErrorCode::Replayed);
+    assert_eq!(
+        plain_code(&instance.run(&request).await),
+        ErrorCode::Replayed
+    );
     // Also after the keys were forgotten and asked for again.
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert_eq!(plain_code(&instance.run(&request).await), ErrorCode::Replayed);
+    assert_eq!(
+        plain_code(&instance.run(&request).await),
+        ErrorCode::Replayed
+    );
     assert_eq!(instance.world.count(Event::Release), 2);
 }
 
@@ -157,7 +191,9 @@ async fn an_answer_fits_its_own_request_only() {
     let model = instance.world.classifier("cancer", 1);
     let user = instance.world.grant(1, &model);
     let (first, second) = (user.ask(), user.ask());
-    let RunResult::Sealed(mut answer) = instance.run(&first.0).await else { panic!() };
+    let RunResult::Sealed(mut answer) = instance.run(&first.0).await else {
+        panic!()
+    };
     answer.request_id = second.0.request_id;
     let swapped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| second.open(&answer)));
     assert!(swapped.is_err());
@@ -174,16 +210,28 @@ async fn without_a_grant_there_is_no_answer_and_after_a_revocation_none_beyond_t
     };
     let refused = instance.run(&nobody.ask().0).await;
     assert_eq!(plain_code(&refused), ErrorCode::NotGranted);
-    let RunResult::Error { error, .. } = &refused else { panic!() };
-    assert!(!error.message.contains("exact reason"), "coarse to the peer");
+    let RunResult::Error { error, .. } = &refused else {
+        panic!()
+    };
+    assert!(
+        !error.message.contains("exact reason"),
+        "coarse to the peer"
+    );
 
     *lock(&instance.world.lease_s) = 10;
     let user = instance.world.grant(1, &model);
     instance.right(&user).await;
     instance.world.revoke(&user);
-    assert_eq!(instance.right(&user).await.path, StartKind::Hot, "the lease still holds");
+    assert_eq!(
+        instance.right(&user).await.path,
+        StartKind::Hot,
+        "the lease still holds"
+    );
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(plain_code(&instance.run(&user.ask().0).await), ErrorCode::NotGranted);
+    assert_eq!(
+        plain_code(&instance.run(&user.ask().0).await),
+        ErrorCode::NotGranted
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +254,9 @@ async fn keyservice_down_is_retried_then_reported_then_forgotten() {
     *lock(&instance.world.keyservice_down) = true;
     let result = instance.run(&user.ask().0).await;
     assert_eq!(plain_code(&result), ErrorCode::KeyserviceUnavailable);
-    let RunResult::Error { error, .. } = &result else { panic!() };
+    let RunResult::Error { error, .. } = &result else {
+        panic!()
+    };
     assert!(error.code.retryable() && error.retry_after_ms.is_some());
     assert_eq!(instance.world.count(Event::Release), 3);
 
@@ -221,7 +271,9 @@ async fn keyservice_down_is_retried_then_reported_then_forgotten() {
 async fn an_artifact_that_is_not_the_registered_one_is_never_run() {
     let instance = Instance::new();
     let model = instance.world.classifier("cancer", 1);
-    let other = instance.world.register("digits", 1, &package_bytes("digits"));
+    let other = instance
+        .world
+        .register("digits", 1, &package_bytes("digits"));
     let user = instance.world.grant(1, &model);
     let whole = instance.world.artifact(&model);
     let mut flipped = whole.to_vec();
@@ -246,7 +298,11 @@ async fn an_artifact_that_is_not_the_registered_one_is_never_run() {
         instance.world.fault(fault);
         let pending = user.ask();
         let error = pending.sealed_error(&instance.run(&pending.0).await);
-        assert_eq!(error.code, ErrorCode::ArtifactMismatch, "fault {i}: {error}");
+        assert_eq!(
+            error.code,
+            ErrorCode::ArtifactMismatch,
+            "fault {i}: {error}"
+        );
     }
     instance.world.fault(Fault::None);
     instance.right(&user).await;
@@ -277,14 +333,23 @@ async fn wrong_inputs_are_named_under_the_seal() {
         let pending = user.ask_with(inputs);
         pending.sealed_error(&instance.run(&pending.0).await)
     };
-    let error = ask(vec![Tensor::from_f32("x", vec![2, 29], &[0.5; 58]).unwrap()]).await;
+    let error = ask(vec![
+        Tensor::from_f32("x", vec![2, 29], &[0.5; 58]).unwrap(),
+    ])
+    .await;
     assert_eq!(error.code, ErrorCode::InvalidTensor);
-    assert!(error.message.contains("'x'") && error.message.contains("[2, 29]"), "{error}");
+    assert!(
+        error.message.contains("'x'") && error.message.contains("[2, 29]"),
+        "{error}"
+    );
     assert!(error.message.contains("30"), "{error}");
     let int8 = Tensor::new("x", protocol::Datatype::Int8, vec![1, 30], vec![0; 30]).unwrap();
     let error = ask(vec![int8]).await;
     assert_eq!(error.code, ErrorCode::InvalidTensor);
-    assert!(error.message.contains("expected datatype FP32, got INT8"), "{error}");
+    assert!(
+        error.message.contains("expected datatype FP32, got INT8"),
+        "{error}"
+    );
     let error = ask(vec![]).await;
     assert!(error.message.contains("'x' is missing"), "{error}");
 
@@ -294,7 +359,11 @@ async fn wrong_inputs_are_named_under_the_seal() {
     let pending = user.ask_bytes(b"");
     let error = pending.sealed_error(&instance.run(&pending.0).await);
     assert_eq!(error.code, ErrorCode::InvalidRequest);
-    assert_eq!(instance.right(&user).await.path, StartKind::Hot, "its session is unharmed");
+    assert_eq!(
+        instance.right(&user).await.path,
+        StartKind::Hot,
+        "its session is unharmed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,7 +374,10 @@ async fn a_poisoned_model_does_not_disturb_the_others() {
     instance.right(&user).await;
     let bad = [
         ("malformed", malformed_package()),
-        ("no-package", b"not a package at all, but validly sealed".to_vec()),
+        (
+            "no-package",
+            b"not a package at all, but validly sealed".to_vec(),
+        ),
         ("empty", vec![]),
     ];
     let bad = bad.map(|(name, bytes)| {
@@ -354,7 +426,11 @@ async fn a_model_that_does_not_fit_is_refused_and_idle_ones_make_room() {
             let result = instance.run(&pending.0).await;
             assert_right("digits", &pending.outputs(&result));
             let fresh = round == 0 && user.model.as_str() == "a";
-            let kind = if fresh { StartKind::Cold } else { StartKind::Warm };
+            let kind = if fresh {
+                StartKind::Cold
+            } else {
+                StartKind::Warm
+            };
             assert_eq!(telemetry(&result).path, kind, "the other one had to go");
         }
     }
@@ -363,8 +439,10 @@ async fn a_model_that_does_not_fit_is_refused_and_idle_ones_make_room() {
 #[tokio::test(start_paused = true)]
 async fn per_owner_serves_the_first_owner_only_and_keeps_nothing_of_others() {
     let instance = Instance::with(&config(Isolation::PerOwner, 4), &World::new());
-    let (mine, also_mine) =
-        (instance.world.classifier("mine", 1), instance.world.classifier("also-mine", 1));
+    let (mine, also_mine) = (
+        instance.world.classifier("mine", 1),
+        instance.world.classifier("also-mine", 1),
+    );
     let theirs = instance.world.classifier("theirs", 2);
     let user = instance.world.grant(1, &mine);
     instance.right(&user).await;
@@ -372,7 +450,11 @@ async fn per_owner_serves_the_first_owner_only_and_keeps_nothing_of_others() {
     for asked in 2..4 {
         let refused = instance.run(&other.ask().0).await;
         assert_eq!(plain_code(&refused), ErrorCode::Busy);
-        assert_eq!(instance.world.count(Event::Release), asked, "its keys were not kept");
+        assert_eq!(
+            instance.world.count(Event::Release),
+            asked,
+            "its keys were not kept"
+        );
     }
     assert_eq!(instance.world.count(Event::Fetch), 1);
     instance.right(&instance.world.grant(1, &also_mine)).await;
@@ -390,7 +472,10 @@ async fn sequential_serves_one_at_a_time_and_keeps_nothing() {
         [Event::Release, Event::Fetch].repeat(3),
         "the next begins after the one before has ended, and everything is asked for again"
     );
-    let warm = telemetry.iter().filter(|t| t.path == StartKind::Warm).count();
+    let warm = telemetry
+        .iter()
+        .filter(|t| t.path == StartKind::Warm)
+        .count();
     assert_eq!(warm, 2, "never hot");
 }
 
@@ -416,8 +501,7 @@ async fn memory_taken_by_models_in_use_is_waited_for_and_then_busy() {
     measured.model_memory = package_bytes("digits").len() as u64 * 3 / 2;
     let one = Config::new(measured, HostSettings::default()).unwrap();
     let instance = Instance::with(&one, &world);
-    let users =
-        ["a", "b"].map(|n| world.grant(1, &world.register(n, 1, &package_bytes("digits"))));
+    let users = ["a", "b"].map(|n| world.grant(1, &world.register(n, 1, &package_bytes("digits"))));
     let first = users[0].ask_with(inputs("digits"));
     instance.run(&first.0).await;
     // As a request that runs for long would hold it.

@@ -16,7 +16,9 @@ use super::*;
 use crate::config::{Config, HostSettings};
 use crate::lock::lock;
 use crate::run::{self, Running};
-use crate::testing::{Event, Pending, Shared, World, assert_right, config, identity, package_bytes};
+use crate::testing::{
+    Event, Pending, Shared, World, assert_right, config, identity, package_bytes,
+};
 
 #[derive(Debug, Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -67,12 +69,10 @@ impl Reply {
 const INIT: &str = r#"{"value":{"name":"semirt","main":"main","binary":false,"env":{
     "SESEMI_KEYSERVICE":"ks:1","SESEMI_STORE":"file:///m","__OW_ACTION_NAME":"/_/semirt"}}}"#;
 
-fn addressed(host: HostSettings) -> HostSettings {
-    HostSettings {
-        keyservice: Some("ks:1".into()),
-        store: Some("file:///m".into()),
-        ..host
-    }
+fn addressed(mut host: HostSettings) -> HostSettings {
+    host.keyservice = Some("ks:1".into());
+    host.store = Some("file:///m".into());
+    host
 }
 
 impl Instance {
@@ -92,7 +92,13 @@ impl Instance {
             log,
         )
         .unwrap();
-        Self { world, running, shutdown, out, err }
+        Self {
+            world,
+            running,
+            shutdown,
+            out,
+            err,
+        }
     }
 
     /// One that needs no `/init`.
@@ -119,7 +125,13 @@ impl Instance {
     }
 
     async fn post(&self, path: &str, body: &str) -> Reply {
-        self.call("POST", path, "Content-Type: application/json\r\n", body.as_bytes()).await
+        self.call(
+            "POST",
+            path,
+            "Content-Type: application/json\r\n",
+            body.as_bytes(),
+        )
+        .await
     }
 
     async fn run(&self, pending: &Pending) -> Reply {
@@ -138,7 +150,9 @@ impl Instance {
 
 /// Bounds a test that would otherwise wait for ever.
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .unwrap()
 }
 
 fn run_body(request: &SealedRequest) -> String {
@@ -154,7 +168,14 @@ fn parse(bytes: &[u8]) -> Reply {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let mut headers = HeaderMap::new();
     for line in lines {
         let (name, value) = line.split_once(": ").unwrap();
@@ -163,8 +184,16 @@ fn parse(bytes: &[u8]) -> Reply {
     let body = bytes[end + 4..].to_vec();
     assert!(!headers.contains_key("transfer-encoding"));
     let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
-    assert_eq!(length, body.len(), "OpenWhisk wants a Content-Length, and a true one");
-    Reply { status, headers, body }
+    assert_eq!(
+        length,
+        body.len(),
+        "OpenWhisk wants a Content-Length, and a true one"
+    );
+    Reply {
+        status,
+        headers,
+        body,
+    }
 }
 
 #[tokio::test]
@@ -174,13 +203,25 @@ async fn init_once_then_run_as_openwhisk_does() {
     let user = instance.world.grant(1, &model);
 
     let early = instance.run(&user.ask()).await;
-    assert_eq!((early.status, early.json()), (403, json!({"error": "System not initialized."})));
-    assert_eq!(instance.call("GET", "/v2/health/ready", "", b"").await.status, 503);
+    assert_eq!(
+        (early.status, early.json()),
+        (403, json!({"error": "System not initialized."}))
+    );
+    assert_eq!(
+        instance
+            .call("GET", "/v2/health/ready", "", b"")
+            .await
+            .status,
+        503
+    );
 
     assert_eq!(instance.post("/init", INIT).await.status, 200);
     let again = instance.post("/init", INIT).await;
     let words = "Cannot initialize the action more than once.";
-    assert_eq!((again.status, again.json()), (403, json!({ "error": words })));
+    assert_eq!(
+        (again.status, again.json()),
+        (403, json!({ "error": words }))
+    );
 
     for (seq, path) in [(1, StartKind::Cold), (2, StartKind::Hot)] {
         let pending = user.ask();
@@ -188,14 +229,22 @@ async fn init_once_then_run_as_openwhisk_does() {
         assert_eq!(reply.headers["content-type"], "application/json");
         let result = reply.run_result();
         assert_right("breast-cancer", &pending.outputs(&result));
-        let RunResult::Sealed(sealed) = result else { panic!() };
+        let RunResult::Sealed(sealed) = result else {
+            panic!()
+        };
         assert_eq!((sealed.telemetry.seq, sealed.telemetry.path), (seq, path));
         assert_eq!(sealed.telemetry.instance.as_str(), "i-test");
-        assert!(reply.json().get("error").is_none(), "OpenWhisk would call that a failure");
+        assert!(
+            reply.json().get("error").is_none(),
+            "OpenWhisk would call that a failure"
+        );
     }
     // After each of three runs, on both streams, and not after the two inits.
     let marks = format!("{LOG_SENTINEL}\n").repeat(3);
-    assert_eq!((instance.out.text(), instance.err.text()), (marks.clone(), marks));
+    assert_eq!(
+        (instance.out.text(), instance.err.text()),
+        (marks.clone(), marks)
+    );
 }
 
 #[tokio::test]
@@ -203,13 +252,27 @@ async fn init_that_cannot_work_says_why_and_may_be_mended() {
     let instance = Instance::start(4, HostSettings::default()).await;
     let nothing = instance.post("/init", r#"{"value":{"env":{}}}"#).await;
     assert_eq!(nothing.status, 400);
-    assert!(nothing.json()["error"].as_str().unwrap().contains("SESEMI_KEYSERVICE"));
+    assert!(
+        nothing.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("SESEMI_KEYSERVICE")
+    );
     let nonsense = INIT.replace("file:///m", "nonsense://m");
     let refused = instance.post("/init", &nonsense).await;
     assert_eq!(refused.status, 400);
-    assert!(refused.json()["error"].as_str().unwrap().contains("'nonsense://m'"));
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("'nonsense://m'")
+    );
     for malformed in ["", "{", "[]", "{}"] {
-        assert_eq!(instance.post("/init", malformed).await.status, 400, "{malformed}");
+        assert_eq!(
+            instance.post("/init", malformed).await.status,
+            400,
+            "{malformed}"
+        );
     }
     let huge = format!(r#"{{"value":{{"code":"{}"}}}}"#, "x".repeat(100_000));
     assert_eq!(instance.post("/init", &huge).await.status, 400);
@@ -221,12 +284,20 @@ async fn with_known_addresses_no_init_is_needed_and_one_is_accepted() {
     let instance = Instance::ready().await;
     let model = instance.world.classifier("cancer", 1);
     let user = instance.world.grant(1, &model);
-    assert_eq!(instance.call("GET", "/v2/health/ready", "", b"").await.status, 200);
+    assert_eq!(
+        instance
+            .call("GET", "/v2/health/ready", "", b"")
+            .await
+            .status,
+        200
+    );
     let pending = user.ask();
     pending.outputs(&instance.run(&pending).await.run_result());
     // The same addresses: what is warm stays warm.
     assert_eq!(instance.post("/init", INIT).await.status, 200);
-    let RunResult::Sealed(sealed) = instance.run(&user.ask()).await.run_result() else { panic!() };
+    let RunResult::Sealed(sealed) = instance.run(&user.ask()).await.run_result() else {
+        panic!()
+    };
     assert_eq!(sealed.telemetry.path, StartKind::Hot);
     assert_eq!(instance.post("/init", INIT).await.status, 403);
 }
@@ -249,19 +320,40 @@ async fn whatever_a_client_sends_to_run_the_status_is_200() {
         (r#"{"value":[]}"#, "invalid_request"),
         (r#"{"value":{}}"#, "invalid_request"),
         (&good.replace("\"model\"", "\"modell\""), "invalid_request"),
-        (&good.replace("\"user\":\"01", "\"user\":\"XY"), "invalid_request"),
-        (&good.replace("\"ciphertext\":\"", "\"ciphertext\":\"!"), "invalid_request"),
+        (
+            &good.replace("\"user\":\"01", "\"user\":\"XY"),
+            "invalid_request",
+        ),
+        (
+            &good.replace("\"ciphertext\":\"", "\"ciphertext\":\"!"),
+            "invalid_request",
+        ),
         (&long_name, "invalid_request"),
-        (&good.replace("\"user\":\"01", "\"user\":\"02"), "not_granted"),
-        (&good.replace("\"enclave\":\"e5", "\"enclave\":\"e6"), "enclave_not_allowed"),
+        (
+            &good.replace("\"user\":\"01", "\"user\":\"02"),
+            "not_granted",
+        ),
+        (
+            &good.replace("\"enclave\":\"e5", "\"enclave\":\"e6"),
+            "enclave_not_allowed",
+        ),
     ];
     for (body, expected) in bodies {
         assert_eq!(code(&instance.post("/run", body).await), expected, "{body}");
     }
     let missing = instance.post("/run", r#"{"value":{}}"#).await.json();
-    assert!(missing["error"]["message"].as_str().unwrap().contains("missing field"), "{missing}");
+    assert!(
+        missing["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("missing field"),
+        "{missing}"
+    );
     // None of it used anything up.
-    assert!(matches!(instance.post("/run", &good).await.run_result(), RunResult::Sealed(_)));
+    assert!(matches!(
+        instance.post("/run", &good).await.run_result(),
+        RunResult::Sealed(_)
+    ));
 }
 
 #[tokio::test]
@@ -274,23 +366,36 @@ async fn other_paths_and_methods_are_refused_with_a_length() {
         assert!(reply.json()["error"]["code"].is_string());
     }
     let wrong = instance.call("PUT", "/run", "", b"{}").await;
-    assert_eq!((wrong.status, &wrong.headers["allow"]), (405, &"POST".parse().unwrap()));
+    assert_eq!(
+        (wrong.status, &wrong.headers["allow"]),
+        (405, &"POST".parse().unwrap())
+    );
     assert_eq!(instance.post("/v2", "{}").await.status, 405);
-    assert!(instance.out.text().is_empty(), "only a run ends with a mark");
+    assert!(
+        instance.out.text().is_empty(),
+        "only a run ends with a mark"
+    );
 }
 
 #[tokio::test]
 async fn the_inference_protocol_says_that_it_is_alive() {
     let instance = Instance::start(4, HostSettings::default()).await;
     let metadata = instance.call("GET", "/v2", "", b"").await.json();
-    assert_eq!((&metadata["name"], &metadata["extensions"]), (&json!("semirt"), &json!(["sesemi"])));
+    assert_eq!(
+        (&metadata["name"], &metadata["extensions"]),
+        (&json!("semirt"), &json!(["sesemi"]))
+    );
     let live = instance.call("GET", "/v2/health/live", "", b"").await;
     assert_eq!((live.status, live.json()), (200, json!({"live": true})));
 }
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_answered_and_harms_nobody() {
-    let host = HostSettings { body_max: 8192, body_memory: 8192, ..HostSettings::default() };
+    let host = HostSettings {
+        body_max: 8192,
+        body_memory: 8192,
+        ..HostSettings::default()
+    };
     let instance = Instance::start(4, addressed(host)).await;
     let model = instance.world.classifier("cancer", 1);
     let user = instance.world.grant(1, &model);
@@ -306,7 +411,10 @@ async fn a_body_that_is_too_large_is_answered_and_harms_nobody() {
         b"\r\n0\r\n\r\n",
     ]
     .concat();
-    assert_eq!(instance.raw(&chunked).await.json()["error"]["code"], "too_large");
+    assert_eq!(
+        instance.raw(&chunked).await.json()["error"]["code"],
+        "too_large"
+    );
     // More than the server is willing to throw away: it may hang up, but must not fall over.
     let mut stream = TcpStream::connect(instance.running.addr()).await.unwrap();
     let head = "POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n";
@@ -318,7 +426,10 @@ async fn a_body_that_is_too_large_is_answered_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_full_queue_is_busy_and_drains() {
-    let host = HostSettings { queue: 1, ..HostSettings::default() };
+    let host = HostSettings {
+        queue: 1,
+        ..HostSettings::default()
+    };
     let instance = Instance::start(1, addressed(host)).await;
     let users: Vec<_> = ["a", "b", "c"]
         .iter()
@@ -328,7 +439,10 @@ async fn a_full_queue_is_busy_and_drains() {
     let (first, second) = (users[0].ask(), users[1].ask());
     let served = async {
         let both = futures::future::join(instance.run(&first), instance.run(&second)).await;
-        (first.outputs(&both.0.run_result()), second.outputs(&both.1.run_result()))
+        (
+            first.outputs(&both.0.run_result()),
+            second.outputs(&both.1.run_result()),
+        )
     };
     let refused = async {
         instance.until(|i| i.world.count(Event::Fetch) == 2).await;
@@ -346,7 +460,9 @@ async fn a_full_queue_is_busy_and_drains() {
 #[tokio::test]
 async fn four_requests_at_once_over_sockets_load_once() {
     let instance = Instance::ready().await;
-    let model = instance.world.register("digits", 1, &package_bytes("digits"));
+    let model = instance
+        .world
+        .register("digits", 1, &package_bytes("digits"));
     let user = instance.world.grant(1, &model);
     let runs = (0..4).map(|_| async {
         let pending = user.ask_with(crate::testing::inputs("digits"));
@@ -364,14 +480,23 @@ async fn the_same_over_a_binary_body() {
     let model = instance.world.classifier("cancer", 1);
     let user = instance.world.grant(1, &model);
     let pending = user.ask();
-    let SealedRequest { user: id, enclave, request_id, ciphertext, .. } = pending.0.clone();
+    let SealedRequest {
+        user: id,
+        enclave,
+        request_id,
+        ciphertext,
+        ..
+    } = pending.0.clone();
     let headers = format!(
         "Content-Type: application/cose; cose-type=\"cose-encrypt\"\r\nX-Sesemi-User: {id}\r\n\
          X-Sesemi-Model: cancer\r\nX-Sesemi-Enclave: {enclave}\r\nX-Sesemi-Request-Id: \
          {request_id}\r\n"
     );
     let reply = instance.call("POST", "/run", &headers, &ciphertext).await;
-    assert_eq!((reply.status, &reply.headers["content-type"]), (200, &COSE.parse().unwrap()));
+    assert_eq!(
+        (reply.status, &reply.headers["content-type"]),
+        (200, &COSE.parse().unwrap())
+    );
     assert_eq!(reply.headers["x-sesemi-request-id"], request_id.to_string());
     let telemetry = reply.headers["x-sesemi-telemetry"].to_str().unwrap();
     let sealed = protocol::invoke::SealedResponse {
@@ -379,19 +504,36 @@ async fn the_same_over_a_binary_body() {
         ciphertext: reply.body,
         telemetry: serde_json::from_str(telemetry).unwrap(),
     };
-    assert_right("breast-cancer", &pending.outputs(&RunResult::Sealed(sealed)));
+    assert_right(
+        "breast-cancer",
+        &pending.outputs(&RunResult::Sealed(sealed)),
+    );
 
     // Errors are JSON, so that they cannot be taken for an answer.
     let replayed = instance.call("POST", "/run", &headers, &ciphertext).await;
     assert_eq!(replayed.headers["content-type"], JSON);
-    assert_eq!((replayed.status, &replayed.json()["error"]["code"]), (200, &json!("replayed")));
-    for (from, to) in [("X-Sesemi-User", "X-Other"), ("cancer", "CANCER"), ("Request-Id: ", "Request-Id: 0")] {
-        let reply = instance.call("POST", "/run", &headers.replace(from, to), &ciphertext).await;
+    assert_eq!(
+        (replayed.status, &replayed.json()["error"]["code"]),
+        (200, &json!("replayed"))
+    );
+    for (from, to) in [
+        ("X-Sesemi-User", "X-Other"),
+        ("cancer", "CANCER"),
+        ("Request-Id: ", "Request-Id: 0"),
+    ] {
+        let reply = instance
+            .call("POST", "/run", &headers.replace(from, to), &ciphertext)
+            .await;
         assert_eq!(reply.json()["error"]["code"], "invalid_request", "{from}");
     }
     let twice = format!("{headers}X-Sesemi-User: {id}\r\n");
     let reply = instance.call("POST", "/run", &twice, &ciphertext).await;
-    assert!(reply.json()["error"]["message"].as_str().unwrap().contains("twice"));
+    assert!(
+        reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("twice")
+    );
 }
 
 #[tokio::test]
@@ -428,12 +570,20 @@ async fn a_caller_that_hangs_up_is_still_marked_in_the_log() {
     let user = instance.world.grant(1, &model);
     let held = instance.world.fetches.acquire_many(1000).await.unwrap();
     let body = run_body(&user.ask().0);
-    let head = format!("POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     let mut stream = TcpStream::connect(instance.running.addr()).await.unwrap();
-    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
     instance.until(|i| i.world.count(Event::Fetch) == 1).await;
     drop(stream);
-    instance.until(|i| i.out.text().contains(LOG_SENTINEL)).await;
+    instance
+        .until(|i| i.out.text().contains(LOG_SENTINEL))
+        .await;
     drop(held);
     let pending = user.ask();
     pending.outputs(&instance.run(&pending).await.run_result());
