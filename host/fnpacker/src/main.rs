@@ -1,6 +1,7 @@
 //! The FnPacker process: reads its file, serves until it is told to stop.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,20 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
     service::init_logging(&args.log, args.log_json);
+    match serve(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With its causes, in one line.
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
     let config: fnpacker::Config =
         service::load_config(&args.config).context("cannot start FnPacker")?;
     let shutdown = Shutdown::new();
