@@ -1,0 +1,137 @@
+//! Whose socket listens at a port: a request must not go to a stranger who took a sandbox's port.
+//!
+//! A sandbox is told its port in `PORT` and binds it itself, as an action server does in a
+//! container. Between choosing a free port and that moment another process may bind it. So the
+//! platform believes a port only when the listening socket belongs to the sandbox's process group.
+
+use std::path::Path;
+
+/// Whose socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Group,
+    Stranger,
+    /// The kernel does not let us look (a sandbox that forbids inspection), or nobody listens.
+    Unknown,
+}
+
+/// Socket inodes that listen at `port`, from the text of `/proc/net/tcp` or `tcp6`.
+///
+/// Source: Linux, Documentation/networking/proc_net_tcp.rst: local address in hexadecimal,
+/// state `0A` is LISTEN, the inode is the tenth field.
+pub(crate) fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
+    let wanted = format!(":{port:04X}");
+    let rows = table.lines().skip(1).filter_map(|row| {
+        let fields: Vec<_> = row.split_ascii_whitespace().collect();
+        let (local, state) = (fields.get(1)?, fields.get(3)?);
+        let matches = local.ends_with(&wanted) && *state == "0A";
+        matches.then(|| fields.get(9)?.parse().ok()).flatten()
+    });
+    rows.collect()
+}
+
+/// The process group in the text of `/proc/PID/stat`. The command in parentheses may hold
+/// anything, so fields count from the last one.
+pub(crate) fn process_group(stat: &str) -> Option<u32> {
+    let after = &stat.get(stat.rfind(')')? + 1..)?;
+    after.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+/// Looks whether a socket that listens at `port` belongs to process group `group`.
+pub(crate) fn owner(port: u16, group: u32) -> Owner {
+    let mut inodes = Vec::new();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(listening_inodes(&text, port));
+    }
+    if inodes.is_empty() {
+        return Owner::Unknown;
+    }
+    // The leader is nearly always the server: look there first.
+    match holds(group, &inodes) {
+        Some(true) => return Owner::Group,
+        Some(false) => {}
+        None => return Owner::Unknown,
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Owner::Unknown;
+    };
+    for entry in processes.flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| *pid != group) else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if process_group(&stat) == Some(group) && holds(pid, &inodes) == Some(true) {
+            return Owner::Group;
+        }
+    }
+    Owner::Stranger
+}
+
+/// Whether the process has one of the sockets open; `None` if we may not look.
+fn holds(pid: u32, inodes: &[u64]) -> Option<bool> {
+    let folder = Path::new("/proc").join(pid.to_string()).join("fd");
+    let open = std::fs::read_dir(folder).ok()?;
+    for entry in open.flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        let inode = target.to_str().and_then(|text| {
+            text.strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .parse::<u64>()
+                .ok()
+        });
+        if inode.is_some_and(|inode| inodes.contains(&inode)) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0CA1 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1
+   1: 0100007F:0CA1 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4243 1
+   2: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4244 1
+";
+
+    #[test]
+    fn only_listening_sockets_of_the_port_count() {
+        assert_eq!(listening_inodes(TABLE, 0x0CA1), [4242]);
+        assert_eq!(listening_inodes(TABLE, 8080), [4244]);
+        assert!(listening_inodes(TABLE, 1).is_empty());
+        assert!(listening_inodes("", 8080).is_empty());
+        assert!(listening_inodes("head\n garbage\n", 8080).is_empty());
+    }
+
+    #[test]
+    fn a_hostile_command_name_does_not_move_the_fields() {
+        assert_eq!(process_group("7 (a) S 1) R 3 99 4 5"), Some(99));
+        assert_eq!(process_group("7 (cat) R 3 99 4 5"), Some(99));
+        assert_eq!(process_group("no parenthesis"), None);
+    }
+
+    #[test]
+    fn my_own_socket_is_mine_and_a_strangers_is_not() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let me = std::process::id();
+        let stat = std::fs::read_to_string(format!("/proc/{me}/stat")).unwrap();
+        let mine = process_group(&stat).unwrap();
+        assert_eq!(owner(port, mine), Owner::Group);
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert_eq!(holds(child.id(), &[1]), Some(false));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
