@@ -181,13 +181,26 @@ pub enum KeyCommand {
 /// A named preprocessing of pictures; the client does it, so that no server sees the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Preprocess {
-    /// Centre crop, bicubic to 224×224, RGB, (x-127)/128 → FP32[1,3,224,224]
+    /// Centre square, bicubic to 224×224, RGB, (x-127)/128 → image FP32[1,3,224,224]
     EfficientnetLite,
-    /// Centre crop, bicubic to 224×224, RGB, ImageNet mean and deviation → FP32[1,3,224,224]
+    /// The same square, x/127.5-1 → image FP32[1,3,224,224]
+    Tensorflow,
+    /// The same square, ImageNet's mean and deviation → image FP32[1,3,224,224]
     Imagenet,
-    /// Grey, light on dark, 8×8 area means, 0 to 16 → FP32[1,64]
+    /// Grey, light on dark, 8×8 area means, 0 to 16 → x FP32[1,64]
     #[value(name = "digits-8x8")]
     Digits8x8,
+}
+
+impl Preprocess {
+    /// What models that want this preprocessing call their input.
+    #[must_use]
+    pub const fn input_name(self) -> &'static str {
+        match self {
+            Self::EfficientnetLite | Self::Tensorflow | Self::Imagenet => "image",
+            Self::Digits8x8 => "x",
+        }
+    }
 }
 
 /// `sesemi infer …`
@@ -196,7 +209,8 @@ pub struct InferArgs {
     /// The model
     pub model: ModelId,
     /// A file of inputs: .json (Open Inference Protocol request), or [NAME=]FILE.npy,
-    /// [NAME=]FILE.png, [NAME=]FILE.jpg for one input (NAME: "input" if not given). Repeatable
+    /// [NAME=]FILE.png, [NAME=]FILE.jpg for one input; repeatable. Without NAME: "x", for pictures
+    /// the preprocessing's name
     #[arg(short, long = "input", value_name = "[NAME=]FILE", required = true)]
     pub inputs: Vec<String>,
     /// How to turn pictures into tensors

@@ -54,13 +54,7 @@ pub struct Failure {
 
 impl<E: Explain> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self {
-            exit: error.fault().into(),
-            code: error.code(),
-            retryable: error.retryable(),
-            message: chain(&error),
-            advice: error.advice(),
-        }
+        Self::describe(&error)
     }
 }
 
@@ -71,6 +65,17 @@ impl From<ProfileError> for Failure {
 }
 
 impl Failure {
+    /// What follows from an error of the client.
+    pub fn describe(error: &impl Explain) -> Self {
+        Self {
+            exit: error.fault().into(),
+            code: error.code(),
+            retryable: error.retryable(),
+            message: chain(error),
+            advice: error.advice(),
+        }
+    }
+
     /// The command line or the profile is wrong.
     pub fn usage(error: &dyn Error, advice: String) -> Self {
         Self {

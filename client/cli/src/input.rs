@@ -8,6 +8,7 @@ use protocol::limits::PAYLOAD_MAX;
 use protocol::oip::{InferRequest, OipError};
 use protocol::{ErrorCode, Tensor};
 use sdk::Explain;
+use serde_json::Value;
 
 use crate::args::Preprocess;
 
@@ -17,8 +18,8 @@ pub mod picture;
 use npy::NpyError;
 use picture::PictureError;
 
-/// The name of an input that nobody named.
-const DEFAULT_NAME: &str = "input";
+/// The name of an array that nobody named.
+const DEFAULT_NAME: &str = "x";
 /// JSON writes a number in more bytes than it has in a tensor.
 const JSON_MAX: usize = 4 * PAYLOAD_MAX;
 
@@ -45,6 +46,8 @@ pub enum InputError {
     Picture { path: PathBuf, source: PictureError },
     #[error("input '{0}' is given twice")]
     Twice(String),
+    #[error("cannot write the output {path}")]
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl Explain for InputError {
@@ -54,6 +57,7 @@ impl Explain for InputError {
                 ErrorCode::NotFound
             }
             Self::Read { .. }
+            | Self::Write { .. }
             | Self::Kind { .. }
             | Self::Named { .. }
             | Self::NoPreprocess { .. } => ErrorCode::InvalidRequest,
@@ -65,6 +69,7 @@ impl Explain for InputError {
     fn advice(&self) -> String {
         match self {
             Self::Read { .. } => "check the file's name and that you may read it".to_owned(),
+            Self::Write { .. } => "check the folder's permissions and free space".to_owned(),
             Self::NoPreprocess { .. } => {
                 "add --preprocess, for example `--preprocess efficientnet-lite`".to_owned()
             }
@@ -105,7 +110,6 @@ fn read_one(argument: &str, preprocess: Option<Preprocess>) -> Result<Vec<Tensor
         .and_then(|e| e.to_str())
         .map(str::to_ascii_lowercase)
         .unwrap_or_default();
-    let tensor_name = name.unwrap_or(DEFAULT_NAME);
     let path_buf = || path.to_path_buf();
     match extension.as_str() {
         "json" => {
@@ -116,17 +120,18 @@ fn read_one(argument: &str, preprocess: Option<Preprocess>) -> Result<Vec<Tensor
                 });
             }
             let bytes = read_bounded(path, JSON_MAX)?;
-            let request = InferRequest::from_json(&bytes).map_err(|source| InputError::Json {
+            from_json(&bytes).map_err(|source| InputError::Json {
                 path: path_buf(),
                 source,
-            })?;
-            Ok(request.inputs)
+            })
         }
         "npy" => {
             let bytes = read_bounded(path, npy::FILE_MAX)?;
-            let tensor = npy::read(tensor_name, &bytes).map_err(|source| InputError::Npy {
-                path: path_buf(),
-                source,
+            let tensor = npy::read(name.unwrap_or(DEFAULT_NAME), &bytes).map_err(|source| {
+                InputError::Npy {
+                    path: path_buf(),
+                    source,
+                }
             })?;
             Ok(vec![tensor])
         }
@@ -134,16 +139,36 @@ fn read_one(argument: &str, preprocess: Option<Preprocess>) -> Result<Vec<Tensor
             let preprocess =
                 preprocess.ok_or_else(|| InputError::NoPreprocess { path: path_buf() })?;
             let bytes = read_bounded(path, picture::FILE_MAX)?;
-            let tensor = picture::read(tensor_name, &bytes, preprocess).map_err(|source| {
-                InputError::Picture {
+            let name = name.unwrap_or(preprocess.input_name());
+            let tensor =
+                picture::read(name, &bytes, preprocess).map_err(|source| InputError::Picture {
                     path: path_buf(),
                     source,
-                }
-            })?;
+                })?;
             Ok(vec![tensor])
         }
         _ => Err(InputError::Kind { path: path_buf() }),
     }
+}
+
+/// The tensors of a request (`inputs`) or of an answer (`outputs`), in the protocol's JSON form.
+fn from_json(bytes: &[u8]) -> Result<Vec<Tensor>, OipError> {
+    let error = match InferRequest::from_json(bytes) {
+        Ok(request) => return Ok(request.inputs),
+        Err(error) => error,
+    };
+    // The first error is the better one to tell, unless it is an answer.
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(bytes) else {
+        return Err(error);
+    };
+    let Some(outputs) = object
+        .remove("outputs")
+        .filter(|_| !object.contains_key("inputs"))
+    else {
+        return Err(error);
+    };
+    let request = serde_json::to_vec(&serde_json::json!({ "inputs": outputs }))?;
+    Ok(InferRequest::from_json(&request)?.inputs)
 }
 
 /// `x=a.npy` as `x` and `a.npy`. A name has no slash, so `./a=b.npy` is a file.
@@ -201,7 +226,7 @@ mod tests {
         let unnamed = write(&dir, "c.NPY", &array);
         let tensors = read_all(&[json.clone(), named, unnamed], None).unwrap();
         let names: Vec<_> = tensors.iter().map(Tensor::name).collect();
-        assert_eq!(names, ["a", "b", "input"]);
+        assert_eq!(names, ["a", "b", "x"]);
         assert!(matches!(
             read_all(&[json.clone(), json], None),
             Err(InputError::Twice(_))
@@ -230,6 +255,14 @@ mod tests {
             assert!(error.to_string().contains(path), "{error}");
             assert!(!error.advice().is_empty());
         }
+    }
+
+    #[test]
+    fn answers_are_read_as_well_as_requests() {
+        let answer =
+            br#"{"outputs":[{"name":"p","shape":[1],"datatype":"FP32","data":[0.5]}],"truth":[1]}"#;
+        assert_eq!(from_json(answer).unwrap()[0].to_f32().unwrap(), [0.5]);
+        assert!(from_json(br#"{"results":[]}"#).is_err());
     }
 
     #[test]

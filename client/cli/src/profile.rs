@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use attestation::evidence::Tee;
+use attestation::{Allowed, AppraisalPolicy, RelyingParty, Tee, VerifierSet};
 use protocol::{EnclaveId, PrincipalId};
+use sdk::keyservice::PinnedKeyservice;
 use serde::Deserialize;
 
 use crate::args::Global;
@@ -83,6 +85,21 @@ pub struct KeyserviceSettings {
     pub minimum_svn: u64,
 }
 
+impl KeyserviceSettings {
+    /// The pin: this enclave, in these kinds of TEE, and nothing else.
+    #[must_use]
+    pub fn pin(&self, verifiers: VerifierSet) -> PinnedKeyservice {
+        let mut policy =
+            AppraisalPolicy::strict(self.accepted.clone(), Allowed::These(vec![self.enclave]));
+        policy.allow_debug = self.allow_debug;
+        policy.minimum_svn = self.minimum_svn;
+        PinnedKeyservice {
+            address: self.address.clone(),
+            relying: Arc::new(RelyingParty { verifiers, policy }),
+        }
+    }
+}
+
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +119,7 @@ pub struct StoreSettings {
     pub url: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawProfile {
     #[serde(default)]
@@ -122,7 +139,7 @@ struct RawProfile {
 }
 
 /// What a command may ask of the profile and the global flags together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Profile {
     raw: RawProfile,
     /// Where it was read; `None` if there is none.

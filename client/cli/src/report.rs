@@ -158,33 +158,37 @@ pub fn tensor_text(tensor: &Tensor, top: usize, labels: &[String]) -> String {
         tensor.datatype(),
         shape.join(", ")
     );
-    match scores(tensor) {
-        Some(scores) => {
-            let ranked = top_k(&scores, top).into_iter().map(|(index, score)| {
-                let label = labels.get(index).cloned().unwrap_or_default();
-                [index.to_string(), label, format!("{score:.6}")]
-            });
-            let text = if labels.is_empty() {
-                let ranked = ranked.map(|[index, _, score]| [index, score]);
-                table(["class", "score"], &["class", "score"], ranked)
-            } else {
-                table(["class", "label", "score"], &["class", "score"], ranked)
-            };
-            format!("{head}, largest first\n{}", indent(&text))
-        }
-        None => {
-            let values: Vec<_> = elements(tensor)
-                .take(SHOWN_MAX)
-                .map(|v| v.to_string())
-                .collect();
-            let count = tensor.data().len() / tensor.datatype().size();
-            let more = if count > SHOWN_MAX {
-                format!(" … ({count} values; --json or --save shows all)")
-            } else {
-                String::new()
-            };
-            format!("{head}\n  {}{more}\n", values.join(" "))
-        }
+    let label = |class: usize| labels.get(class).cloned().unwrap_or_default();
+    if let Some(scores) = scores(tensor) {
+        let ranked = top_k(&scores, top)
+            .into_iter()
+            .map(|(class, score)| [class.to_string(), label(class), format!("{score:.6}")]);
+        let text = table(["class", "label", "score"], &["class", "score"], ranked);
+        format!("{head}, largest first\n{}", indent(&text))
+    } else if let Some(best) = best_of_rows(tensor) {
+        let rows = best.into_iter().enumerate().map(|(row, (class, score))| {
+            [
+                row.to_string(),
+                class.to_string(),
+                label(class),
+                format!("{score:.6}"),
+            ]
+        });
+        let right = ["row", "class", "score"];
+        let text = table(["row", "class", "label", "score"], &right, rows);
+        format!("{head}, largest of each row\n{}", indent(&text))
+    } else {
+        let values: Vec<_> = elements(tensor)
+            .take(SHOWN_MAX)
+            .map(|v| v.to_string())
+            .collect();
+        let count = tensor.data().len() / tensor.datatype().size();
+        let more = if count > SHOWN_MAX {
+            format!(" … ({count} values; --json or --save shows all)")
+        } else {
+            String::new()
+        };
+        format!("{head}\n  {}{more}\n", values.join(" "))
     }
 }
 
@@ -193,6 +197,18 @@ fn scores(tensor: &Tensor) -> Option<Vec<f32>> {
     let values = tensor.to_f32()?;
     let (last, leading) = tensor.shape().split_last()?;
     (*last >= 3 && leading.iter().all(|d| *d == 1)).then_some(values)
+}
+
+/// The largest of each of 2 to 16 rows of at least three FP32 scores.
+fn best_of_rows(tensor: &Tensor) -> Option<Vec<(usize, f32)>> {
+    let values = tensor.to_f32()?;
+    let [rows, classes] = *tensor.shape() else {
+        return None;
+    };
+    let classes = usize::try_from(classes).ok().filter(|n| *n >= 3)?;
+    (2..=16)
+        .contains(&rows)
+        .then(|| values.chunks(classes).flat_map(|r| top_k(r, 1)).collect())
 }
 
 /// The `k` largest, with their indices; NaN is below every number, equal scores by index.
@@ -268,6 +284,16 @@ mod tests {
         assert_eq!(tensor_text(&single, 5, &[]), "p FP32[2, 1]\n  0.5 1.0\n");
         let ids = Tensor::new("i", Datatype::Int64, vec![20], vec![0; 160]).unwrap();
         assert!(tensor_text(&ids, 5, &[]).contains("20 values"));
+    }
+
+    #[test]
+    fn of_several_rows_the_best_of_each_is_shown() {
+        let rows = Tensor::from_f32("p", vec![2, 3], &[0.5, 0.25, 0.25, 0.0, 0.0, 1.0]).unwrap();
+        let labels = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        assert_eq!(
+            tensor_text(&rows, 5, &labels),
+            "p FP32[2, 3], largest of each row\n  row  class  label     score\n    0      0  a      0.500000\n    1      2  c      1.000000\n"
+        );
     }
 
     #[test]

@@ -202,6 +202,14 @@ impl StagedKey {
         self.staged.is_some()
     }
 
+    /// Forgets the key, if it is not in use: KeyService refused it.
+    pub fn discard(self) -> Result<(), KeyringError> {
+        if let Some(staged) = &self.staged {
+            remove(staged)?;
+        }
+        Ok(())
+    }
+
     /// Takes the key into use, after KeyService has it.
     pub fn commit(self) -> Result<(), KeyringError> {
         let Some(staged) = self.staged else {
@@ -292,6 +300,18 @@ mod tests {
         let fresh = RequestKey::from_wire(&new.key().to_wire()).unwrap();
         new.commit().unwrap();
         assert!(keyring.load(&m, &E).unwrap().ct_eq(&fresh));
+    }
+
+    #[test]
+    fn a_discarded_key_leaves_the_old_one_in_use() {
+        let (_dir, keyring) = keyring();
+        let m = model("m");
+        keyring.stage(&m, &E, false).unwrap().commit().unwrap();
+        let old = keyring.load(&m, &E).unwrap();
+        keyring.stage(&m, &E, true).unwrap().discard().unwrap();
+        keyring.stage(&m, &E, false).unwrap().discard().unwrap();
+        assert!(keyring.stage(&m, &E, false).unwrap().key().ct_eq(&old));
+        assert!(keyring.load(&m, &E).unwrap().ct_eq(&old));
     }
 
     #[test]

@@ -409,6 +409,8 @@ pub struct User<'k> {
 pub enum RequestKeyError {
     #[error("cannot use the keyring")]
     Keyring(#[from] KeyringError),
+    #[error("another key or owner is registered for model '{model}' in this enclave")]
+    OtherKey { model: ModelId },
     #[error("cannot change the request key at KeyService")]
     Keyservice(#[from] KeyserviceError),
 }
@@ -417,6 +419,7 @@ impl Explain for RequestKeyError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Keyring(error) => error.code(),
+            Self::OtherKey { .. } => ErrorCode::Conflict,
             Self::Keyservice(error) => error.code(),
         }
     }
@@ -424,6 +427,7 @@ impl Explain for RequestKeyError {
     fn retryable(&self) -> bool {
         match self {
             Self::Keyring(error) => error.retryable(),
+            Self::OtherKey { .. } => false,
             Self::Keyservice(error) => error.retryable(),
         }
     }
@@ -431,9 +435,16 @@ impl Explain for RequestKeyError {
     fn advice(&self) -> String {
         match self {
             Self::Keyring(error) => error.advice(),
+            Self::OtherKey { .. } => {
+                "add --rotate to drop the registered key and register this one".to_owned()
+            }
             Self::Keyservice(error) => error.advice(),
         }
     }
+}
+
+fn is_conflict<T>(result: &Result<T, KeyserviceError>) -> bool {
+    result.as_ref().is_err_and(|error| error.code() == ErrorCode::Conflict)
 }
 
 /// A request key that is in use now.
@@ -445,9 +456,10 @@ pub struct Registered {
 }
 
 impl User<'_> {
-    /// Registers a request key for (model, enclave) and takes it into use. Without `rotate`, a key
-    /// that is in use is registered again, which changes nothing. `owner` is whom the model must
-    /// belong to.
+    /// Registers a request key for (model, enclave) and takes it into use. A key that is in use is
+    /// registered again, which changes nothing. With `rotate`, a fresh key takes the place of
+    /// whatever is registered; requests under way with the old one may then fail. `owner` is whom
+    /// the model must belong to.
     pub async fn register_request_key(
         &mut self,
         keyring: &RequestKeyring,
@@ -457,18 +469,34 @@ impl User<'_> {
         rotate: bool,
     ) -> Result<Registered, RequestKeyError> {
         let staged = keyring.stage(model, enclave, rotate)?;
-        let body = RegisterRequestKey {
-            owner,
-            key: staged.key().to_wire(),
-        };
-        let record = self
-            .keyservice
-            .call(async |client| client.register_request_key(model, enclave, &body).await)
-            .await?;
+        let body = RegisterRequestKey { owner, key: staged.key().to_wire() };
+        let mut result = self.put_request_key(model, enclave, &body).await;
+        if is_conflict(&result) && rotate {
+            self.keyservice
+                .call(async |client| client.drop_request_key(model, enclave).await)
+                .await?;
+            result = self.put_request_key(model, enclave, &body).await;
+        }
+        if is_conflict(&result) {
+            staged.discard()?;
+            return Err(RequestKeyError::OtherKey { model: model.clone() });
+        }
+        let record = result?;
         self.keyservice.learn(record.epoch)?;
         let new = staged.is_new();
         staged.commit()?;
         Ok(Registered { record, new })
+    }
+
+    async fn put_request_key(
+        &mut self,
+        model: &ModelId,
+        enclave: &EnclaveId,
+        body: &RegisterRequestKey,
+    ) -> Result<RequestKeyRecord, KeyserviceError> {
+        self.keyservice
+            .call(async |client| client.register_request_key(model, enclave, body).await)
+            .await
     }
 
     /// Drops a request key: at KeyService first, then the file.

@@ -1,5 +1,6 @@
 //! The client of SeSeMI: verify KeyService, register, grant, seal, invoke, open.
 
+pub mod audit;
 pub mod epochs;
 pub mod explain;
 pub mod gateway;

@@ -56,6 +56,9 @@ pub struct PackOptions {
     /// Largest difference of an output element, relative to the largest expected magnitude
     #[arg(long, default_value_t = 1e-4, value_name = "RATIO", value_parser = parse_tolerance)]
     pub tolerance: f32,
+    /// A file beside the ONNX file that holds weights, by the name that the ONNX file uses; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub external: Vec<PathBuf>,
     /// Pack without an example: nobody has then checked that the engine computes this model rightly
     #[arg(long, conflicts_with_all = ["example_input", "example_outputs"])]
     pub allow_unchecked: bool,

@@ -50,6 +50,12 @@ pub fn read(name: &str, file: &[u8], preprocess: Preprocess) -> Result<Tensor, P
                 (f32::from(byte) - 127.0) / 128.0
             })
         }
+        Preprocess::Tensorflow => {
+            // Source: keras.applications.imagenet_utils.preprocess_input, mode "tf".
+            planes(name, &classifier_crop(&picture), |byte, _| {
+                f32::from(byte) / 127.5 - 1.0
+            })
+        }
         Preprocess::Imagenet => {
             // Source: torchvision's ImageNet normalisation, on values from 0 to 1.
             const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -62,10 +68,10 @@ pub fn read(name: &str, file: &[u8], preprocess: Preprocess) -> Result<Tensor, P
     }
 }
 
-/// The middle of the picture, 7/8 of its shorter side (the usual 224 of 256), at 224×224.
+/// The largest square in the middle of the picture, at 224×224.
 fn classifier_crop(picture: &DynamicImage) -> RgbImage {
     let rgb = on_white(picture);
-    let side = (rgb.width().min(rgb.height()) * 7 / 8).max(1);
+    let side = rgb.width().min(rgb.height());
     let (x, y) = ((rgb.width() - side) / 2, (rgb.height() - side) / 2);
     let crop = imageops::crop_imm(&rgb, x, y, side, side).to_image();
     imageops::resize(
@@ -170,6 +176,16 @@ mod tests {
         assert!(values[..plane].iter().all(|v| *v == 0.0));
         assert!(values[plane..2 * plane].iter().all(|v| *v == 1.0));
         assert!(values[2 * plane..].iter().all(|v| *v == -127.0 / 128.0));
+    }
+
+    #[test]
+    fn tensorflow_values_are_from_minus_one_to_one() {
+        let rgb = RgbImage::from_pixel(8, 8, Rgb([0, 255, 0]));
+        let values = read("x", &png(&rgb.into()), Preprocess::Tensorflow)
+            .unwrap()
+            .to_f32()
+            .unwrap();
+        assert_eq!((values[0], values[224 * 224]), (-1.0, 1.0));
     }
 
     #[test]

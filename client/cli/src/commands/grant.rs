@@ -1,0 +1,90 @@
+//! `sesemi grant …`.
+
+use protocol::keyservice::Grant;
+use protocol::{EnclaveId, PrincipalId};
+use serde_json::json;
+
+use super::Context;
+use crate::args::{GrantArgs, GrantCommand};
+use crate::failure::Failure;
+use crate::profile::Profile;
+use crate::report::{Report, table};
+
+pub(super) async fn run(context: &Context<'_>, command: GrantCommand) -> Result<Report, Failure> {
+    match command {
+        GrantCommand::Add(arguments) => {
+            let (user, enclave) = resolve(&context.profile, &arguments)?;
+            let (mut keyservice, _) = context.keyservice().await?;
+            let grant = keyservice
+                .owner()
+                .grant(&arguments.model, &user, &enclave)
+                .await?;
+            let text = format!(
+                "{} may use {} in enclave {} (epoch {})\n",
+                principal(&context.profile, &user),
+                arguments.model,
+                enclave_text(&context.profile, &enclave),
+                grant.epoch
+            );
+            Ok(Report::ok(text, json!({ "grant": grant })))
+        }
+        GrantCommand::Rm(arguments) => {
+            let (user, enclave) = resolve(&context.profile, &arguments)?;
+            let (mut keyservice, _) = context.keyservice().await?;
+            let revoked = keyservice
+                .owner()
+                .revoke(&arguments.model, &user, &enclave)
+                .await?;
+            let text = if revoked.revoked {
+                format!(
+                    "revoked; an instance may still use what it holds for at most {} s\n",
+                    revoked.effective_within_s
+                )
+            } else {
+                "there was no such grant\n".to_owned()
+            };
+            Ok(Report::ok(text, json!(revoked)))
+        }
+        GrantCommand::Ls { model } => {
+            let (mut keyservice, _) = context.keyservice().await?;
+            let list = keyservice.owner().grants(&model).await?;
+            Ok(Report::ok(
+                grants_text(&context.profile, &list.grants),
+                json!(list),
+            ))
+        }
+    }
+}
+
+fn resolve(profile: &Profile, arguments: &GrantArgs) -> Result<(PrincipalId, EnclaveId), Failure> {
+    let user = profile.principal(&arguments.user)?;
+    let enclave = profile.enclave(arguments.enclave.enclave.as_deref())?;
+    Ok((user, enclave))
+}
+
+fn grants_text(profile: &Profile, grants: &[Grant]) -> String {
+    let rows = grants.iter().map(|g| {
+        let user = principal(profile, &g.user);
+        [
+            g.model.to_string(),
+            user,
+            enclave_text(profile, &g.enclave),
+            g.epoch.to_string(),
+        ]
+    });
+    table(["model", "user", "enclave", "epoch"], &["epoch"], rows)
+}
+
+/// A principal by its name in the profile, else in full: it may have to be copied.
+pub(super) fn principal(profile: &Profile, id: &PrincipalId) -> String {
+    profile
+        .name_of(id)
+        .map_or_else(|| id.to_string(), str::to_owned)
+}
+
+/// An enclave by its name in the profile, else in full.
+pub(super) fn enclave_text(profile: &Profile, id: &EnclaveId) -> String {
+    profile
+        .enclave_name_of(id)
+        .map_or_else(|| id.to_string(), str::to_owned)
+}
