@@ -434,3 +434,6 @@ fn keep<T>(decided: Decided<T>, writes: &mut Vec<Write>) -> T {
     writes.extend(decided.writes);
     decided.answer
 }
+
+#[cfg(test)]
+mod tests;
