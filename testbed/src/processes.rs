@@ -22,9 +22,16 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("start {role}")]
-    Start { role: String, source: std::io::Error },
+    Start {
+        role: String,
+        source: std::io::Error,
+    },
     #[error("{role} ended before it listened ({status}); its log is {}", log.display())]
-    Ended { role: String, status: ExitStatus, log: PathBuf },
+    Ended {
+        role: String,
+        status: ExitStatus,
+        log: PathBuf,
+    },
     #[error("{role} did not listen within {}s; its log is {}", READY_WITHIN.as_secs(), log.display())]
     Late { role: String, log: PathBuf },
 }
@@ -46,7 +53,10 @@ impl Part {
         logs: &Path,
     ) -> Result<Self, SpawnError> {
         let log = logs.join(format!("{role}.log"));
-        let start = |source| SpawnError::Start { role: role.into(), source };
+        let start = |source| SpawnError::Start {
+            role: role.into(),
+            source,
+        };
         let stderr = File::create(&log).map_err(start)?;
         let mut child = Command::new(exe)
             .args(args)
@@ -57,7 +67,10 @@ impl Part {
             .kill_on_drop(true)
             .spawn()
             .map_err(start)?;
-        let stdout = child.stdout.take().ok_or_else(|| start(std::io::ErrorKind::BrokenPipe.into()))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| start(std::io::ErrorKind::BrokenPipe.into()))?;
         let mut lines = BufReader::new(stdout).lines();
         let ready = async {
             loop {
@@ -73,10 +86,21 @@ impl Part {
             }
         };
         match tokio::time::timeout(READY_WITHIN, ready).await {
-            Ok(Ok(addr)) => Ok(Self { role: role.into(), child, addr }),
-            Ok(Err(Ok(status))) => Err(SpawnError::Ended { role: role.into(), status, log }),
+            Ok(Ok(addr)) => Ok(Self {
+                role: role.into(),
+                child,
+                addr,
+            }),
+            Ok(Err(Ok(status))) => Err(SpawnError::Ended {
+                role: role.into(),
+                status,
+                log,
+            }),
             Ok(Err(Err(source))) => Err(start(source)),
-            Err(_) => Err(SpawnError::Late { role: role.into(), log }),
+            Err(_) => Err(SpawnError::Late {
+                role: role.into(),
+                log,
+            }),
         }
     }
 
@@ -87,21 +111,32 @@ impl Part {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(Err(error)) = pid.map(|pid| kill_process_group(pid, signal)) {
             tracing::debug!(role = self.role, %error, "signal not delivered");
+        }
+    }
+
+    /// Kills it without warning, as a crash would, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if let Err(error) = self.child.wait().await {
+            tracing::warn!(role = self.role, %error, "could not be awaited");
         }
     }
 
     /// Asks it to end, waits, and kills it if it does not.
     pub async fn stop(mut self) {
         self.signal(Signal::TERM);
-        if tokio::time::timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_WITHIN, self.child.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(role = self.role, "did not end in time, killed");
-            self.signal(Signal::KILL);
-            if let Err(error) = self.child.wait().await {
-                tracing::warn!(role = self.role, %error, "could not be awaited");
-            }
+            self.kill().await;
         }
     }
 }
@@ -119,7 +154,10 @@ pub fn die_with_parent() -> std::io::Result<()> {
 }
 
 /// Called in a child once it listens.
-#[expect(clippy::print_stdout, reason = "the ready line is this function's purpose")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the ready line is this function's purpose"
+)]
 pub fn say_ready(addr: SocketAddr) {
     println!("ready {addr}");
 }

@@ -42,10 +42,14 @@ pub struct Findings {
 impl Needles {
     /// Adds the windows of `secret`, leaving out those that plain data is full of (zeros, repeats).
     pub fn add_bytes(&mut self, secret: &[u8]) {
-        let windows = secret.windows(WINDOW).step_by(STEP).filter_map(|w| w.first_chunk());
-        self.windows.extend(windows.filter(|w: &&[u8; WINDOW]| {
-            w.iter().collect::<HashSet<_>>().len() >= WINDOW / 2
-        }));
+        let windows = secret
+            .windows(WINDOW)
+            .step_by(STEP)
+            .filter_map(|w| w.first_chunk());
+        self.windows.extend(
+            windows
+                .filter(|w: &&[u8; WINDOW]| w.iter().collect::<HashSet<_>>().len() >= WINDOW / 2),
+        );
     }
 
     /// Adds the values both as bytes and as decimal text.
@@ -53,7 +57,8 @@ impl Needles {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.add_bytes(&bytes);
         let texts = values.iter().map(ToString::to_string);
-        self.texts.extend(texts.filter(|t| t.len() >= TEXT_MIN && t.contains('.')));
+        self.texts
+            .extend(texts.filter(|t| t.len() >= TEXT_MIN && t.contains('.')));
     }
 
     #[must_use]
@@ -67,7 +72,9 @@ impl Needles {
     }
 
     fn in_bytes(&self, bytes: &[u8]) -> bool {
-        bytes.windows(WINDOW).any(|w| w.first_chunk().is_some_and(|w| self.windows.contains(w)))
+        bytes
+            .windows(WINDOW)
+            .any(|w| w.first_chunk().is_some_and(|w| self.windows.contains(w)))
     }
 
     fn in_text(&self, bytes: &[u8]) -> bool {
@@ -90,7 +97,9 @@ impl Needles {
             forms.push("decimal text");
         }
         let base64_digit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-        if runs(bytes, base64_digit, 4).any(|(run, phase)| self.in_bytes(&base64_bytes(&run[phase..]))) {
+        if runs(bytes, base64_digit, 4)
+            .any(|(run, phase)| self.in_bytes(&base64_bytes(&run[phase..])))
+        {
             forms.push("base64");
         }
         if runs(bytes, |b| b.is_ascii_hexdigit(), 2)
@@ -115,7 +124,10 @@ impl Needles {
                 findings.files += 1;
                 findings.bytes += bytes.len() as u64;
                 let forms = self.forms(&bytes);
-                findings.leaks.extend(forms.into_iter().map(|form| Leak { file: path.clone(), form }));
+                findings.leaks.extend(forms.into_iter().map(|form| Leak {
+                    file: path.clone(),
+                    form,
+                }));
             }
         }
         Ok(findings)
@@ -140,7 +152,9 @@ fn base64_bytes(digits: &[u8]) -> Vec<u8> {
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
     let whole = digits.len() / 4 * 4;
-    GeneralPurpose::new(&STANDARD, config).decode(&digits[..whole]).unwrap_or_default()
+    GeneralPurpose::new(&STANDARD, config)
+        .decode(&digits[..whole])
+        .unwrap_or_default()
 }
 
 fn hex_bytes(digits: &[u8]) -> Vec<u8> {
@@ -171,11 +185,20 @@ mod tests {
             let shifted = [vec![b'z'; lead], raw()].concat();
             assert_eq!(needles.forms(&shifted), ["raw bytes"], "lead {lead}");
             let base64 = base64::engine::general_purpose::STANDARD.encode(&shifted);
-            assert!(needles.forms(base64.as_bytes()).contains(&"base64"), "lead {lead}");
+            assert!(
+                needles.forms(base64.as_bytes()).contains(&"base64"),
+                "lead {lead}"
+            );
             let inside = format!("{{\"x\":\"AAA{base64}\"}}");
-            assert!(needles.forms(inside.as_bytes()).contains(&"base64"), "lead {lead}");
+            assert!(
+                needles.forms(inside.as_bytes()).contains(&"base64"),
+                "lead {lead}"
+            );
             let hex = format!("{}{}", "a".repeat(lead), hex::encode(raw()));
-            assert!(needles.forms(hex.as_bytes()).contains(&"hexadecimal"), "lead {lead}");
+            assert!(
+                needles.forms(hex.as_bytes()).contains(&"hexadecimal"),
+                "lead {lead}"
+            );
         }
         assert_eq!(needles.forms(b"[17.99,10.38]"), ["decimal text"]);
     }
@@ -186,7 +209,9 @@ mod tests {
         assert!(needles.forms(b"").is_empty());
         assert!(needles.forms(&vec![0; 10_000]).is_empty());
         assert!(needles.forms(b"117.99 10.381 2026").is_empty());
-        let noise: Vec<u8> = (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let noise: Vec<u8> = (0..200_000_u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes())
+            .collect();
         assert!(needles.forms(&noise).is_empty());
     }
 }

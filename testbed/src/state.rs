@@ -12,8 +12,14 @@ impl StateFolder {
         use std::os::unix::fs::DirBuilderExt as _;
         let state = Self(std::path::absolute(root)?);
         let folders = [state.store(), state.record(), state.logs(), state.config()];
-        for folder in folders.into_iter().chain(["owner", "user"].map(|p| state.root().join(p))) {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        for folder in folders
+            .into_iter()
+            .chain(["owner", "user"].map(|p| state.root().join(p)))
+        {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
         }
         Ok(state)
     }

@@ -93,14 +93,22 @@ mod tests {
             peer.read_exact(&mut ping).await.unwrap();
             peer.write_all(b"pong").await.unwrap();
         });
-        let addr = start("t", target, folder.path().into(), &shutdown).await.unwrap();
+        let addr = start("t", target, folder.path().into(), &shutdown)
+            .await
+            .unwrap();
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"ping").await.unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"pong");
-        assert_eq!(std::fs::read(folder.path().join("t-0.up.bin")).unwrap(), b"ping");
-        assert_eq!(std::fs::read(folder.path().join("t-0.down.bin")).unwrap(), b"pong");
+        assert_eq!(
+            std::fs::read(folder.path().join("t-0.up.bin")).unwrap(),
+            b"ping"
+        );
+        assert_eq!(
+            std::fs::read(folder.path().join("t-0.down.bin")).unwrap(),
+            b"pong"
+        );
         shutdown.cancel();
         assert!(shutdown.wait(std::time::Duration::from_secs(5)).await);
     }

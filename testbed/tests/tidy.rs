@@ -7,11 +7,18 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
 }
 
 fn metadata() -> Metadata {
-    MetadataCommand::new().current_dir(root()).other_options(vec!["--offline".into()]).exec().unwrap()
+    MetadataCommand::new()
+        .current_dir(root())
+        .other_options(vec!["--offline".into()])
+        .exec()
+        .unwrap()
 }
 
 /// Every arrow that may exist between our crates. A new one needs a decision record.
@@ -22,19 +29,62 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("service", &[]),
     ("transport", &["attestation", "crypto", "protocol"]),
     ("inference", &["protocol"]),
-    ("keyservice", &["attestation", "crypto", "protocol", "service", "transport"]),
-    ("semirt", &["attestation", "crypto", "inference", "protocol", "service", "transport"]),
+    (
+        "keyservice",
+        &["attestation", "crypto", "protocol", "service", "transport"],
+    ),
+    (
+        "semirt",
+        &[
+            "attestation",
+            "crypto",
+            "inference",
+            "protocol",
+            "service",
+            "transport",
+        ],
+    ),
     ("platform", &["protocol", "service"]),
     ("fnpacker", &["protocol", "service"]),
     ("sdk", &["attestation", "crypto", "protocol", "transport"]),
-    ("cli", &["attestation", "crypto", "inference", "protocol", "sdk", "transport"]),
+    (
+        "cli",
+        &[
+            "attestation",
+            "crypto",
+            "inference",
+            "protocol",
+            "sdk",
+            "transport",
+        ],
+    ),
 ];
 
 /// Libraries that can encrypt, decrypt, verify evidence or run a model.
 const NOT_ON_THE_HOST: &[&str] = &[
-    "aws-lc-rs", "aws-lc-sys", "ring", "rustls", "rustls-webpki", "tokio-rustls", "native-tls",
-    "openssl", "openssl-sys", "boring", "aes", "aes-gcm", "chacha20poly1305", "sha2", "ed25519-dalek",
-    "p256", "p384", "rsa", "rcgen", "x509-parser", "rten", "tract-onnx", "ort",
+    "aws-lc-rs",
+    "aws-lc-sys",
+    "ring",
+    "rustls",
+    "rustls-webpki",
+    "tokio-rustls",
+    "native-tls",
+    "openssl",
+    "openssl-sys",
+    "boring",
+    "aes",
+    "aes-gcm",
+    "chacha20poly1305",
+    "sha2",
+    "ed25519-dalek",
+    "p256",
+    "p384",
+    "rsa",
+    "rcgen",
+    "x509-parser",
+    "rten",
+    "tract-onnx",
+    "ort",
 ];
 
 /// Workspace packages by the short name that `use` gives them, with their normal and build
@@ -56,7 +106,10 @@ impl Graph {
                 let normal = node.deps.iter().filter(|dep| {
                     dep.dep_kinds.iter().any(|kind| {
                         kind.kind != DependencyKind::Development
-                            && kind.target.as_ref().is_none_or(|t| !t.to_string().contains("wasm"))
+                            && kind
+                                .target
+                                .as_ref()
+                                .is_none_or(|t| !t.to_string().contains("wasm"))
                     })
                 });
                 (node.id.clone(), normal.map(|dep| dep.pkg.clone()).collect())
@@ -65,9 +118,18 @@ impl Graph {
         let ours = metadata
             .workspace_packages()
             .iter()
-            .map(|p| (p.name.trim_start_matches("sesemi-").to_owned(), p.id.clone()))
+            .map(|p| {
+                (
+                    p.name.trim_start_matches("sesemi-").to_owned(),
+                    p.id.clone(),
+                )
+            })
             .collect();
-        let names = metadata.packages.iter().map(|p| (p.id.clone(), p.name.to_string())).collect();
+        let names = metadata
+            .packages
+            .iter()
+            .map(|p| (p.id.clone(), p.name.to_string()))
+            .collect();
         Self { names, ours, edges }
     }
 
@@ -89,15 +151,27 @@ impl Graph {
 fn arrows_between_our_crates_are_the_declared_ones() {
     let graph = Graph::read();
     for (name, allowed) in ARROWS {
-        let direct = graph.edges[&graph.ours[*name]].iter().map(|id| &graph.names[id]);
+        let direct = graph.edges[&graph.ours[*name]]
+            .iter()
+            .map(|id| &graph.names[id]);
         for target in direct.filter_map(|n| n.strip_prefix("sesemi-")) {
-            assert!(allowed.contains(&target), "{name} must not depend on {target}");
+            assert!(
+                allowed.contains(&target),
+                "{name} must not depend on {target}"
+            );
         }
     }
     for name in graph.ours.keys() {
-        let known = ARROWS.iter().any(|(n, _)| n == name) || ["testbed", "bench"].contains(&name.as_str());
-        assert!(known, "{name} is not in the table of arrows: write a decision record");
-        assert!(!graph.closure(name).contains("sesemi-testbed"), "{name} depends on testbed");
+        let known =
+            ARROWS.iter().any(|(n, _)| n == name) || ["testbed", "bench"].contains(&name.as_str());
+        assert!(
+            known,
+            "{name} is not in the table of arrows: write a decision record"
+        );
+        assert!(
+            !graph.closure(name).contains("sesemi-testbed"),
+            "{name} depends on testbed"
+        );
     }
 }
 
@@ -119,7 +193,12 @@ fn trusted_parts_know_no_host_and_no_client() {
     let graph = Graph::read();
     for name in ["keyservice", "semirt", "inference"] {
         let closure = graph.closure(name);
-        for banned in ["sesemi-platform", "sesemi-fnpacker", "sesemi-sdk", "sesemi-cli"] {
+        for banned in [
+            "sesemi-platform",
+            "sesemi-fnpacker",
+            "sesemi-sdk",
+            "sesemi-cli",
+        ] {
             assert!(!closure.contains(banned), "{name} reaches {banned}");
         }
     }
@@ -130,7 +209,10 @@ fn the_sans_io_crates_have_no_runtime() {
     let graph = Graph::read();
     for name in ["protocol", "crypto", "attestation", "inference"] {
         for banned in ["tokio", "hyper", "axum", "reqwest"] {
-            assert!(!graph.closure(name).contains(banned), "{name} links {banned}");
+            assert!(
+                !graph.closure(name).contains(banned),
+                "{name} links {banned}"
+            );
         }
     }
 }
@@ -144,7 +226,10 @@ fn tracked() -> Vec<PathBuf> {
         .unwrap();
     assert!(out.status.success(), "git ls-files failed");
     let text = String::from_utf8(out.stdout).unwrap();
-    text.lines().map(PathBuf::from).filter(|p| root().join(p).is_file()).collect()
+    text.lines()
+        .map(PathBuf::from)
+        .filter(|p| root().join(p).is_file())
+        .collect()
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -152,12 +237,15 @@ fn read(path: &Path) -> Option<String> {
 }
 
 fn rust_files() -> impl Iterator<Item = (PathBuf, String)> {
-    let rust = tracked().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let rust = tracked()
+        .into_iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"));
     rust.map(|p| (p.clone(), read(&p).unwrap()))
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|c| c.as_os_str() == "tests" || c.as_os_str() == "examples")
+    path.components()
+        .any(|c| c.as_os_str() == "tests" || c.as_os_str() == "examples")
         || path.ends_with("tests.rs")
         || path.ends_with("testing.rs")
 }
@@ -165,8 +253,15 @@ fn is_test(path: &Path) -> bool {
 #[test]
 fn every_file_says_in_its_first_line_what_it_is() {
     for (path, text) in rust_files() {
-        let first = text.lines().find(|l| !l.starts_with("#!")).unwrap_or_default();
-        assert!(first.starts_with("//! "), "{} does not open with a //! sentence", path.display());
+        let first = text
+            .lines()
+            .find(|l| !l.starts_with("#!"))
+            .unwrap_or_default();
+        assert!(
+            first.starts_with("//! "),
+            "{} does not open with a //! sentence",
+            path.display()
+        );
     }
 }
 
@@ -175,17 +270,33 @@ fn files_stay_under_five_hundred_lines() {
     for (path, text) in rust_files().filter(|(p, _)| !is_test(p)) {
         let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
         let lines = code.lines().count();
-        assert!(lines <= 500, "{} has {lines} lines without its tests", path.display());
+        assert!(
+            lines <= 500,
+            "{} has {lines} lines without its tests",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn names_say_something() {
-    let files = ["utils.rs", "util.rs", "types.rs", "common.rs", "helpers.rs", "misc.rs", "mod.rs"];
+    let files = [
+        "utils.rs",
+        "util.rs",
+        "types.rs",
+        "common.rs",
+        "helpers.rs",
+        "misc.rs",
+        "mod.rs",
+    ];
     let suffixes = ["Manager", "Helper", "Util", "Utils", "Info", "Impl"];
     for (path, text) in rust_files() {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(!files.contains(&name), "{}: a file is named after what it holds", path.display());
+        assert!(
+            !files.contains(&name),
+            "{}: a file is named after what it holds",
+            path.display()
+        );
         for (i, line) in text.lines().enumerate() {
             let mut words = line.split_whitespace().skip_while(|w| w.starts_with("pub"));
             let at = || format!("{}:{}", path.display(), i + 1);
@@ -208,39 +319,69 @@ fn names_say_something() {
 fn the_simulated_tee_lives_in_testbed_only() {
     // Split, so that this file does not hold the marker itself.
     let marker = concat!("SESEMI-SIMULATED", "-TEE");
-    let holds: Vec<_> = rust_files().filter(|(_, text)| text.contains(marker)).map(|(p, _)| p).collect();
-    assert!(!holds.is_empty(), "the marker is gone, so nothing can look for it");
+    let holds: Vec<_> = rust_files()
+        .filter(|(_, text)| text.contains(marker))
+        .map(|(p, _)| p)
+        .collect();
+    assert!(
+        !holds.is_empty(),
+        "the marker is gone, so nothing can look for it"
+    );
     for path in holds {
-        assert!(path.starts_with("testbed"), "{} holds the simulated TEE's marker", path.display());
+        assert!(
+            path.starts_with("testbed"),
+            "{} holds the simulated TEE's marker",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn documents_exist_and_stay_short() {
     for name in [
-        "README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md",
-        "docs/glossary.md", "docs/protocol.md",
+        "README.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/glossary.md",
+        "docs/protocol.md",
     ] {
         assert!(root().join(name).is_file(), "{name} is missing");
     }
     let lines = |p: &Path| read(p).unwrap().lines().count();
     assert!(lines(Path::new("ARCHITECTURE.md")) <= 300);
     for path in tracked().iter().filter(|p| p.starts_with("docs/decisions")) {
-        assert!(lines(path) <= 60, "{} is longer than a page", path.display());
+        assert!(
+            lines(path) <= 60,
+            "{} is longer than a page",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for path in tracked().iter().filter(|p| p.extension().is_some_and(|e| e == "md")) {
+    for path in tracked()
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+    {
         let text = read(path).unwrap();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let file = target.split('#').next().unwrap();
             if file.is_empty() || file.contains("://") || file.contains(' ') {
                 continue;
             }
             let at = root().join(path).parent().unwrap().join(file);
-            assert!(at.exists(), "{}: link to {target} leads nowhere", path.display());
+            assert!(
+                at.exists(),
+                "{}: link to {target} leads nowhere",
+                path.display()
+            );
         }
     }
 }
