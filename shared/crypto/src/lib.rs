@@ -10,6 +10,29 @@
 //!
 //! Every byte format is written down in its module and in docs/protocol.md; the vectors in
 //! testvectors/ pin it, and testvectors/check.py checks it against libraries that are not ours.
+//!
+//! ```
+//! use crypto::{Binding, RequestKey};
+//! # use protocol::{EnclaveId, PrincipalId};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = RequestKey::generate()?;
+//! let binding = Binding {
+//!     user: &PrincipalId::new([1; 32]),
+//!     model: &"resnet".parse()?,
+//!     enclave: &EnclaveId::new([2; 48]),
+//!     request_id: &crypto::random_request_id()?,
+//! };
+//! // The user:
+//! let (request, users_key) = crypto::seal_request(&key, &binding, b"features")?;
+//! // The instance, which has the same key from KeyService:
+//! let (payload, its_key) = crypto::open_request(&key, &binding, &request)?;
+//! assert_eq!(&*payload, b"features");
+//! let response = crypto::seal_response(&its_key, &binding, b"answer")?;
+//! // The user again:
+//! assert_eq!(&*crypto::open_response(&users_key, &binding, &response)?, b"answer");
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 

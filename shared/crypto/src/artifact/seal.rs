@@ -295,3 +295,22 @@ impl Job<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plaintext_beyond_the_limit_is_refused_where_it_passes_it() {
+        let mut plain: &[u8] = &[1; 30];
+        let mut source = Source::new(&mut plain).unwrap();
+        source.taken = PACKAGE_MAX - 20;
+        assert_eq!(source.take(&mut [0; 20]).unwrap(), 20);
+        let more = source.take(&mut [0; 20]);
+        let len = PACKAGE_MAX + 10;
+        assert!(
+            matches!(more, Err(ArtifactError::TooLarge { len: l }) if l == len),
+            "{more:?}"
+        );
+    }
+}
