@@ -32,6 +32,7 @@ pub struct Arguments {
 
 /// Flags of every command.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Client configuration (see config/sesemi.toml); default: ./.state/profile.toml
     #[arg(

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::failure::{Exit, Failure};
+use crate::profile::ProfileError;
 use crate::report::{Report, table};
 
 /// Time for each part, unless `--deadline` says otherwise.
@@ -20,6 +21,9 @@ struct Part {
 }
 
 pub(super) async fn run(context: &Context<'_>) -> Result<Report, Failure> {
+    if context.profile.path().is_none() {
+        return Err(ProfileError::None.into());
+    }
     let parts = [
         Part {
             name: "profile",
@@ -45,11 +49,15 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Report, Failure> {
     let rows = parts.iter().map(|part| match &part.result {
         Ok((text, _)) => [part.name.to_owned(), "ok".to_owned(), text.clone()],
         Err(failure) => {
-            let text = format!("{}; {}", failure.message, failure.advice);
-            [part.name.to_owned(), "FAILED".to_owned(), text]
+            [part.name.to_owned(), "FAILED".to_owned(), failure.message.clone()]
         }
     });
-    let text = table(["part", "state", "detail"], &[], rows);
+    let mut text = table(["part", "state", "detail"], &[], rows);
+    for part in &parts {
+        if let Err(failure) = &part.result {
+            text.push_str(&format!("what to do about {}: {}\n", part.name, failure.advice));
+        }
+    }
     let json: Vec<_> = parts
         .iter()
         .map(|part| match &part.result {
