@@ -21,6 +21,8 @@ pub(crate) enum InitError {
          instance's configuration"
     )]
     NoAddresses,
+    #[error("the instance has served requests with other addresses already")]
+    InUse,
     #[error("open the sources of keys and models")]
     Sources(#[from] OpenSourcesError),
 }
@@ -88,13 +90,14 @@ impl Lifecycle {
             .host()
             .endpoints(env)
             .ok_or(InitError::NoAddresses)?;
-        if state
-            .serving
-            .as_ref()
-            .is_none_or(|(known, _)| *known != endpoints)
-        {
-            let serve = self.make(&endpoints)?;
-            state.serving = Some((endpoints, serve));
+        match &state.serving {
+            Some((known, _)) if *known == endpoints => {}
+            // What it remembers (whose models, which requests) must not be shaken off.
+            Some((_, serve)) if serve.has_served() => return Err(InitError::InUse),
+            _ => {
+                let serve = self.make(&endpoints)?;
+                state.serving = Some((endpoints, serve));
+            }
         }
         state.initialised = true;
         Ok(())

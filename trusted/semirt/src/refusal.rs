@@ -83,8 +83,8 @@ fn keys_wire(error: &KeyError) -> WireError {
         KeyError::Source(source) => match source.as_ref() {
             KeySourceError::NotAttested(_) => (
                 ErrorCode::NotAttested,
-                "this instance and the KeyService that it was measured with did not accept each \
-                 other's evidence",
+                "this instance and the KeyService that it was measured with could not attest to \
+                 each other",
             ),
             KeySourceError::Refused(wire) => match wire.code {
                 ErrorCode::EnclaveNotAllowed => (
@@ -146,9 +146,36 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What the user may know: everything but what the causes themselves leave out.
+    /// What the user may know: everything, under seal.
     pub(crate) fn wire(&self) -> WireError {
-        again(WireError::new(self.code(), ErrorChain(self).to_string()))
+        let text = match self {
+            Self::Run(error) => format!("{self}: {}", error.for_user()),
+            _ => ErrorChain(self).to_string(),
+        };
+        again(WireError::new(self.code(), text))
+    }
+
+    /// What the host may know, since it reads the log.
+    ///
+    /// SECURITY: causes that quote the request (names and shapes of tensors, pieces of JSON) or the
+    /// model (names in its graph) are left out (test `the_log_quotes_neither_request_nor_model`).
+    pub(crate) fn for_log(&self) -> String {
+        match self {
+            Self::Model(
+                ModelError::Fetch(_)
+                | ModelError::Mismatch(_)
+                | ModelError::Open(_)
+                | ModelError::TooLarge { .. }
+                | ModelError::NoRoom
+                | ModelError::Task,
+            )
+            | Self::TooLong(_)
+            | Self::Task => ErrorChain(self).to_string(),
+            Self::Model(error @ (ModelError::Package(_) | ModelError::Load(_))) => {
+                format!("{self}: {error}")
+            }
+            Self::Request(_) | Self::Session(_) | Self::Run(_) | Self::Reply(_) => self.to_string(),
+        }
     }
 
     fn code(&self) -> ErrorCode {
@@ -177,5 +204,43 @@ impl Failure {
             Self::Reply(OipError::TooLarge(_)) => ErrorCode::TooLarge,
             Self::Reply(_) | Self::Task => ErrorCode::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use protocol::oip::InferRequest;
+
+    use super::*;
+
+    #[test]
+    fn the_log_quotes_neither_request_nor_model() {
+        let json = br#"{"inputs":[{"name":"patient","shape":[1],"datatype":"SECRET"}]}"#;
+        let request = Failure::Request(InferRequest::from_json(json).unwrap_err());
+        let json = br#"{"inputs":[{"name":"SECRET","shape":[1],"datatype":"FP32","data":["x"]}]}"#;
+        let tensor = Failure::Request(InferRequest::from_json(json).unwrap_err());
+        let load = LoadError::Manifest("SECRET".into());
+        let model = Failure::Model(ModelError::Load(Arc::new(load)));
+        let session = Failure::Session(LoadError::Manifest("SECRET".into()));
+        for failure in [request, tensor, model, session] {
+            assert!(failure.wire().message.contains("SECRET"), "{failure:?}");
+            assert!(!failure.for_log().contains("SECRET"), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_says_when_to_come_back() {
+        let busy = Refusal::from(Full).wire();
+        assert_eq!(
+            (busy.code, busy.retry_after_ms),
+            (ErrorCode::Busy, Some(BUSY_AGAIN_MS))
+        );
+        let never = Refusal::OtherEnclave.wire();
+        assert_eq!(
+            (never.code.retryable(), never.retry_after_ms),
+            (false, None)
+        );
     }
 }

@@ -93,6 +93,7 @@ pub async fn run(
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
+    hush_panics();
     let listener = bind(place.listen).await?;
     let known = identity::establish(&config, trust, clock.now()).await?;
     let identity = Identity {
@@ -102,6 +103,18 @@ pub async fn run(
     let opener = Arc::new(ChannelSources::new(known, Arc::clone(&clock)));
     let log = ActivationLog::standard();
     start(config, identity, opener, listener, clock, shutdown, log)
+}
+
+/// SECURITY: what a panic says may quote the input that an engine stumbled over, and the host reads
+/// stderr. So only its place is printed.
+fn hush_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(place, "panicked; what it said is withheld");
+    }));
 }
 
 /// Binds, and says so: from now on connections are accepted, if not yet answered.

@@ -156,6 +156,11 @@ impl Serve {
         });
     }
 
+    /// Whether any request came this far.
+    pub(crate) fn has_served(&self) -> bool {
+        self.seq.load(Ordering::Relaxed) > 0
+    }
+
     /// Serves one request that was let in. Never fails as a call: what goes wrong is the answer.
     pub(crate) async fn serve(&self, _ticket: &Ticket, request: SealedRequest) -> RunResult {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
@@ -226,7 +231,7 @@ impl Serve {
                 tracing::warn!(
                     model = %keys.model,
                     version = %keys.version,
-                    error = %ErrorChain(&failure),
+                    error = failure.for_log(),
                     "request failed; its user is told why under seal"
                 );
                 InferReply::Error(failure.wire())

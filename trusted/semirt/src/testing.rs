@@ -432,9 +432,8 @@ pub(crate) fn package_bytes(model: &str) -> Vec<u8> {
     bytes.clone()
 }
 
-/// A well-formed package around a graph that is none.
-pub(crate) fn malformed_package() -> Vec<u8> {
-    let graph = b"\x0a\xff\xff\xff\xff\x7f not a graph".to_vec();
+/// A well-formed package around any bytes as its graph, which no owner's tool would make.
+pub(crate) fn package_around(graph: &[u8]) -> Vec<u8> {
     let manifest = Manifest {
         engine: EngineName::Rten,
         inputs: vec![],
@@ -445,12 +444,19 @@ pub(crate) fn malformed_package() -> Vec<u8> {
         example: None,
     };
     let mut bytes = Vec::new();
-    Package {
+    let package = Package {
         manifest,
-        graph,
+        graph: graph.to_vec(),
         weights: vec![],
-    }
-    .write_to(&mut bytes)
-    .unwrap();
+    };
+    package.write_to(&mut bytes).unwrap();
+    bytes
+}
+
+/// A package with the right manifest around a graph that was never loaded.
+pub(crate) fn package_unchecked(onnx: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let package = inference::testing::packed(EngineName::Rten, onnx).unwrap();
+    package.write_to(&mut bytes).unwrap();
     bytes
 }

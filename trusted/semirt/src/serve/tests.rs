@@ -1,6 +1,7 @@
 //! Requests along the whole path, with real cryptography, real models and paused time.
 
 use futures::future::join_all;
+use inference::testing::graphs;
 use protocol::invoke::{SealedRequest, StartKind};
 use protocol::{ErrorCode, Tensor};
 use service::{Shutdown, SystemClock};
@@ -9,7 +10,7 @@ use super::*;
 use crate::config::HostSettings;
 use crate::testing::{
     ENCLAVE, Event, Fault, Shared, User, World, assert_right, config, identity, inputs,
-    malformed_package, package_bytes, plain_code,
+    package_around, package_bytes, package_unchecked, plain_code,
 };
 use crate::workers::Admission;
 
@@ -373,7 +374,20 @@ async fn a_poisoned_model_does_not_disturb_the_others() {
     let user = instance.world.grant(1, &good);
     instance.right(&user).await;
     let bad = [
-        ("malformed", malformed_package()),
+        (
+            "malformed",
+            package_around(b"\x0a\xff\xff\xff\xff\x7f not a graph"),
+        ),
+        (
+            "unknown-operator",
+            package_around(&graphs::unknown_operator()),
+        ),
+        ("too-deep", package_around(&graphs::nested(9))),
+        ("too-large", package_around(&graphs::huge_from_nothing())),
+        (
+            "panics-while-loading",
+            package_unchecked(&graphs::expand_to_lower_rank()),
+        ),
         (
             "no-package",
             b"not a package at all, but validly sealed".to_vec(),
@@ -390,11 +404,47 @@ async fn a_poisoned_model_does_not_disturb_the_others() {
     }));
     let healthy = join_all((0..8).map(|_| instance.right(&user)));
     let (errors, answers) = futures::future::join(poison, healthy).await;
-    for error in errors {
-        assert_eq!(error.code, ErrorCode::InvalidModel, "{error}");
+    for (error, user) in errors.iter().zip(&bad) {
+        assert_eq!(
+            error.code,
+            ErrorCode::InvalidModel,
+            "{}: {error}",
+            user.model
+        );
     }
     assert_eq!(answers.len(), 8);
     assert_eq!(instance.right(&user).await.path, StartKind::Hot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_engine_is_that_request_s_error_only() {
+    let instance = Instance::new();
+    let quotient = instance
+        .world
+        .register("quotient", 2, &package_unchecked(&graphs::quotient()));
+    let attacker = instance.world.grant(2, &quotient);
+    let good = instance.world.classifier("good", 1);
+    let user = instance.world.grant(1, &good);
+    let divide = async |n: i64, d: i64| {
+        let scalar = |name, v: i64| {
+            let data = v.to_le_bytes().into();
+            Tensor::new(name, protocol::Datatype::Int64, vec![1], data).unwrap()
+        };
+        let pending = attacker.ask_with(vec![scalar("n", n), scalar("d", d)]);
+        let result = instance.run(&pending.0).await;
+        (pending, result)
+    };
+    // The one division that overflows.
+    let panics = join_all((0..4).map(|_| divide(i64::from(i32::MIN), -1)));
+    let healthy = join_all((0..4).map(|_| instance.right(&user)));
+    let (panics, _) = futures::future::join(panics, healthy).await;
+    for (pending, result) in panics {
+        assert_eq!(pending.sealed_error(&result).code, ErrorCode::InvalidModel);
+    }
+    let (pending, result) = divide(42, 6).await;
+    assert_eq!(pending.outputs(&result)[0].data(), 7_i64.to_le_bytes());
+    // All four workers came back.
+    join_all((0..8).map(|_| instance.right(&user))).await;
 }
 
 #[tokio::test(start_paused = true)]

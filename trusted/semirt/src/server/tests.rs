@@ -303,6 +303,33 @@ async fn with_known_addresses_no_init_is_needed_and_one_is_accepted() {
 }
 
 #[tokio::test]
+async fn addresses_may_change_before_the_first_request_and_not_after() {
+    let other = INIT.replace("file:///m", "file:///other");
+    let untouched = Instance::ready().await;
+    assert_eq!(untouched.post("/init", &other).await.status, 200);
+    let used = Instance::ready().await;
+    let model = used.world.classifier("cancer", 1);
+    used.run(&used.world.grant(1, &model).ask()).await;
+    let refused = used.post("/init", &other).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.json()["error"]
+            .as_str()
+            .unwrap()
+            .contains("already")
+    );
+    assert_eq!(used.post("/init", INIT).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let instance = Instance::ready().await;
+    let addr = instance.running.addr();
+    let error = run::bind(addr).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("listen on {addr}"));
+}
+
+#[tokio::test]
 async fn whatever_a_client_sends_to_run_the_status_is_200() {
     let instance = Instance::ready().await;
     let model = instance.world.classifier("cancer", 1);
