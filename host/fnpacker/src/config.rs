@@ -9,7 +9,7 @@ use protocol::EnclaveId;
 use protocol::openwhisk::is_entity_name;
 use serde::Deserialize;
 
-use crate::packing::{AllInOne, Limits, OneToOne, Policy, Published, Search, WhenBusy};
+use crate::packing::{AllInOne, ChBl, EctG, Limits, OneToOne, Policy, Published, Search, WhenBusy};
 use crate::platform::FunctionSpec;
 
 const MIB: u64 = 1024 * 1024;
@@ -111,6 +111,8 @@ pub enum PolicyName {
     Affinity,
     OneToOne,
     AllInOne,
+    ChBl,
+    EctG,
 }
 
 impl PolicyName {
@@ -123,6 +125,8 @@ impl PolicyName {
             Self::Affinity => Box::new(Published::new(Search::Affinity, WhenBusy::Wait)),
             Self::OneToOne => Box::new(OneToOne::default()),
             Self::AllInOne => Box::new(AllInOne),
+            Self::ChBl => Box::new(ChBl::default()),
+            Self::EctG => Box::new(EctG::default()),
         }
     }
 }

@@ -17,8 +17,11 @@ use protocol::invoke::{StartKind, Telemetry};
 use protocol::{ModelId, PrincipalId};
 
 mod books;
+mod ch_bl;
 mod costs;
+mod ect;
 mod fleet;
+mod forecast;
 mod models;
 mod one_to_one;
 mod published;
@@ -28,7 +31,9 @@ mod queue;
 mod tests;
 
 pub use books::{Limits, Packing};
+pub use ch_bl::ChBl;
 pub use costs::{Costs, ModelCosts, Samples};
+pub use ect::EctG;
 pub use fleet::{Endpoint, Fleet, Instance, StartCounts};
 pub use one_to_one::{AllInOne, OneToOne};
 pub use published::{Published, Search, WhenBusy};
@@ -86,6 +91,8 @@ pub struct Arrival<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub model: ModelKey,
+    /// Of the model's name: the same in every process, unlike the key.
+    pub model_hash: u64,
     pub user: PrincipalId,
     pub owner: Option<PrincipalId>,
     pub bytes: usize,

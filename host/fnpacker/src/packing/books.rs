@@ -120,6 +120,7 @@ impl Packing {
         }
         let request = Request {
             model: hold.key,
+            model_hash: hold.hash,
             user: a.user,
             owner: a.owner,
             bytes: a.bytes,

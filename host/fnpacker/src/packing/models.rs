@@ -10,6 +10,7 @@ use super::ModelKey;
 #[derive(Debug)]
 struct Slot {
     name: ModelId,
+    hash: u64,
     last_use: Duration,
     /// Requests waiting or in flight; the key must not be taken away from them.
     held: u32,
@@ -27,6 +28,7 @@ pub(super) struct Models {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hold {
     pub(super) key: ModelKey,
+    pub(super) hash: u64,
     pub(super) taken_from_another: bool,
 }
 
@@ -47,11 +49,14 @@ impl Models {
             slot.last_use = now;
             return Some(Hold {
                 key,
+                hash: slot.hash,
                 taken_from_another: false,
             });
         }
+        let hash = fnv1a(name.as_str());
         let slot = Slot {
             name: name.clone(),
+            hash,
             last_use: now,
             held: 1,
         };
@@ -77,6 +82,7 @@ impl Models {
         self.by_name.insert(name.clone(), key);
         Some(Hold {
             key,
+            hash,
             taken_from_another,
         })
     }
@@ -92,6 +98,13 @@ impl Models {
     pub(super) fn name(&self, key: ModelKey) -> Option<&ModelId> {
         self.slots.get(key.index()).map(|slot| &slot.name)
     }
+}
+
+/// FNV-1a, 64 bits: spreads names over a ring; nothing depends on it being hard to steer.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -112,6 +125,7 @@ mod tests {
             c,
             Hold {
                 key: b.key,
+                hash: fnv1a("m2"),
                 taken_from_another: true
             }
         );

@@ -567,7 +567,18 @@ fn policies() -> Vec<Box<dyn Policy>> {
         Box::new(Published::new(Search::FirstFit, WhenBusy::Refuse)),
         Box::new(OneToOne::default()),
         Box::new(AllInOne),
+        Box::new(ChBl::default()),
+        Box::new(EctG::default()),
     ]
+}
+
+/// What a policy promises beyond the books.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Never two models on an endpoint at one time.
+    apart: bool,
+    /// Never more requests on an endpoint than one instance takes (here one).
+    single: bool,
 }
 
 /// The plain model that a packing is held against.
@@ -575,11 +586,12 @@ fn policies() -> Vec<Box<dyn Policy>> {
 struct Books {
     waiting: BTreeMap<Ticket, (u8, Option<Duration>)>,
     flying: VecDeque<(Ticket, u8, u32)>,
+    starting: VecDeque<Ticket>,
     ended: BTreeSet<Ticket>,
 }
 
 impl Books {
-    fn take(&mut self, now: Duration, out: &mut Vec<Action>, ready: &[bool], apart: bool) {
+    fn take(&mut self, now: Duration, out: &mut Vec<Action>, ready: &[bool], rules: Rules) {
         for action in out.drain(..) {
             match action {
                 Action::Dispatch {
@@ -591,7 +603,11 @@ impl Books {
                         "dispatched after its deadline"
                     );
                     assert!(ready[endpoint.index()], "dispatched to what is not ready");
-                    if apart {
+                    if rules.single {
+                        let free = self.flying.iter().all(|(_, _, at)| *at != endpoint.0);
+                        assert!(free, "more than one instance holds");
+                    }
+                    if rules.apart {
                         for (_, other, at) in &self.flying {
                             assert!(*at != endpoint.0 || *other == model, "two models at once");
                         }
@@ -602,7 +618,8 @@ impl Books {
                     self.waiting.remove(&ticket).expect("waited");
                     assert!(self.ended.insert(ticket));
                 }
-                Action::Start { .. } | Action::Retire { .. } => {}
+                Action::Start { ticket, .. } => self.starting.push_back(ticket),
+                Action::Retire { .. } => {}
             }
         }
     }
@@ -617,7 +634,10 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
         ..Limits::default()
     };
     let name = policy.name();
-    let apart = ["published", "published-strict", "affinity"].contains(&name);
+    let rules = Rules {
+        apart: ["published", "published-strict", "affinity"].contains(&name),
+        single: ["ch-bl", "ect-g"].contains(&name),
+    };
     let mut driver = Driver::bounded(policy, 4, limits);
     let (mut now, mut ready, mut books) = (Duration::ZERO, [true; 4], Books::default());
     for step in steps {
@@ -636,6 +656,10 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
                 outcome,
                 duration,
             } => {
+                if let Some(ticket) = books.starting.pop_front() {
+                    let report = served("i", StartKind::Cold, ms(1));
+                    assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
+                }
                 if books.flying.is_empty() {
                     continue;
                 }
@@ -681,10 +705,10 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
                     .set_ready(now, EndpointId((*endpoint).into()), *is, &mut driver.out);
             }
         }
-        books.take(now, &mut driver.out, &ready, apart);
+        books.take(now, &mut driver.out, &ready, rules);
         check(&driver.packing, &books, &limits, name);
     }
-    drain(&mut driver, books, now, apart);
+    drain(&mut driver, books, now, rules);
 }
 
 fn check(packing: &Packing, books: &Books, limits: &Limits, policy: &str) {
@@ -707,15 +731,17 @@ fn check(packing: &Packing, books: &Books, limits: &Limits, policy: &str) {
 }
 
 /// Everybody who waits is served or given up once the world is well again.
-fn drain(driver: &mut Driver, mut books: Books, mut now: Duration, apart: bool) {
+fn drain(driver: &mut Driver, mut books: Books, mut now: Duration, rules: Rules) {
     for endpoint in 0..4 {
         driver
             .packing
             .set_ready(now, EndpointId(endpoint), true, &mut driver.out);
     }
     for _ in 0..200 {
-        books.take(now, &mut driver.out, &[true; 4], apart);
-        if let Some((ticket, ..)) = books.flying.pop_front() {
+        books.take(now, &mut driver.out, &[true; 4], rules);
+        let started = books.starting.pop_front();
+        let next = started.or_else(|| books.flying.pop_front().map(|(ticket, ..)| ticket));
+        if let Some(ticket) = next {
             let report = served("i", StartKind::Hot, ms(1));
             assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
         } else if let Some(at) = driver.packing.next_wake() {
@@ -733,7 +759,7 @@ fn drain(driver: &mut Driver, mut books: Books, mut now: Duration, apart: bool) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn no_request_is_lost_and_every_bound_holds(steps in prop::collection::vec(step(), 0..120)) {
