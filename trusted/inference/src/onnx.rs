@@ -10,6 +10,5 @@ mod encode;
 mod parse;
 
 pub use check::{Interface, WeightsRef, check};
-pub use encode::OPERATOR_MARK;
 pub(crate) use schema::shown;
 pub use schema::{Model, OnnxError};

@@ -3,6 +3,8 @@
 //!
 //! rten computes with f32, i32, i8 and u8. An ONNX model's i64, bool and f64 tensors are i32 and f32
 //! inside; this seam gives callers the types that the model states, and refuses what does not fit.
+//! Inside a graph rten saturates 64-bit integers silently; like its other silent differences (Softmax
+//! before opset 13, cubic Resize, ties of ArgMax), a package's example is what catches them.
 //!
 //! SECURITY: rten does not bound the memory or time that a model takes to run, does not zeroise
 //! weights and activations when it frees them, and prints timings when `RTEN_TIMING` is set. The
@@ -20,7 +22,7 @@ use protocol::{Tensor, TensorSpec};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
 
 use crate::engine::{Engine, ForUser, LoadError, LoadLimits, Model, RunError, Session};
-use crate::onnx::{self, Interface, OPERATOR_MARK, WeightsRef};
+use crate::onnx::{self, Interface, WeightsRef};
 
 mod values;
 
@@ -138,21 +140,15 @@ fn failed(error: &rten::RunError) -> RunError {
         .copied()
         .unwrap_or("of the model");
     RunError::Operator {
-        operator: onnx::shown(operator.trim_start_matches(OPERATOR_MARK)),
-        detail: ForUser(error.to_string().replace(OPERATOR_MARK, "")),
+        operator: onnx::shown(operator),
+        detail: ForUser(error.to_string()),
     }
 }
 
-/// An error of loading, in the engine's words without our mark.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
-
-fn refused(error: &dyn Error) -> LoadError {
-    let text = error.to_string().replace(OPERATOR_MARK, "");
+fn refused(error: impl Error + Send + Sync + 'static) -> LoadError {
     LoadError::Engine {
         engine: NAME,
-        source: Box::new(Refusal(text)),
+        source: Box::new(error),
     }
 }
 
@@ -185,14 +181,14 @@ impl Engine for RtenEngine {
                 engine: NAME,
                 detail: panic_text(&*p),
             })?
-            .map_err(|e| refused(&e))?;
+            .map_err(refused)?;
         let ids = |specs: &[TensorSpec]| {
             let id = |s: &TensorSpec| inner.node_id(&s.name);
             specs.iter().map(id).collect::<Result<Vec<_>, _>>()
         };
         Ok(Arc::new(RtenModel {
-            input_ids: ids(&manifest.inputs).map_err(|e| refused(&e))?,
-            output_ids: ids(&manifest.outputs).map_err(|e| refused(&e))?,
+            input_ids: ids(&manifest.inputs).map_err(refused)?,
+            output_ids: ids(&manifest.outputs).map_err(refused)?,
             inputs: manifest.inputs.clone(),
             outputs: manifest.outputs.clone(),
             session_threads: self.session_threads,
@@ -281,3 +277,6 @@ impl Session for RtenSession {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

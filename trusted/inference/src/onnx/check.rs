@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use protocol::limits::{RANK_MAX, TENSORS_MAX};
 use protocol::{Datatype, TensorSpec};
 
-use super::encode::OPERATOR_MARK;
 use super::schema::{
     Dim, Graph, Model, Node, OnnxError, TensorBytes, TensorFault, TensorProto, ValueDecl,
     datatype_of, shown, tensor_len,
@@ -54,8 +53,8 @@ struct Scope<'s, 'a> {
 
 impl<'s, 'a> Scope<'s, 'a> {
     fn define(&mut self, name: &'a str, chain: usize) -> Result<(), OnnxError> {
-        if name.is_empty() || name.starts_with(OPERATOR_MARK) {
-            return Err(OnnxError::ValueName { name: shown(name) });
+        if name.is_empty() {
+            return Err(OnnxError::ValueWithoutName);
         }
         match self.chains.insert(name, chain) {
             Some(_) => Err(OnnxError::DefinedTwice { name: shown(name) }),

@@ -6,12 +6,6 @@ use super::schema::{
 };
 use super::wire::{put_bytes, put_float, put_int};
 
-/// First character of every operator's name in what we write, and of no value's name (`check`).
-///
-/// rten looks operators and values up in one table: an operator named like a value would take its
-/// place, and the model would compute something else.
-pub const OPERATOR_MARK: char = '\u{1}';
-
 impl Model<'_> {
     /// A serialised `ModelProto` with exactly the fields of this struct.
     #[must_use]
@@ -19,8 +13,8 @@ impl Model<'_> {
         self.encode_naming(false)
     }
 
-    /// Like [`Self::encode`], but every operator has a name of its own, `MARK type#number name`, so
-    /// that an engine can say which one failed.
+    /// Like [`Self::encode`], but every operator has a name, `type#number name`: most files leave
+    /// some without, and an engine should be able to say which one failed.
     #[must_use]
     pub fn encode_for_engine(&self) -> Vec<u8> {
         self.encode_naming(true)
@@ -77,7 +71,7 @@ fn node(n: &Node<'_>, naming: &mut Option<usize>) -> Vec<u8> {
     match naming {
         Some(count) => {
             let space = if n.name.is_empty() { "" } else { " " };
-            let name = format!("{OPERATOR_MARK}{}#{count}{space}{}", n.op_type, n.name);
+            let name = format!("{}#{count}{space}{}", n.op_type, n.name);
             put_text(&mut out, 3, &name);
             *count += 1;
         }

@@ -45,8 +45,8 @@ pub enum OnnxError {
     },
     #[error("value '{name}' is defined twice")]
     DefinedTwice { name: String },
-    #[error("'{name}' cannot be a value's name")]
-    ValueName { name: String },
+    #[error("a constant or an input has no name")]
+    ValueWithoutName,
     #[error("graph output '{name}' is not defined")]
     OutputUndefined { name: String },
     #[error("graph {side} '{name}': {fault}")]
