@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the model zoo, models of the size that people use, to models/zoo/ (not committed).
 
-    models/.venv/bin/python models/zoo.py                  # everything: about 200 MB of downloads
+    models/.venv/bin/python models/zoo.py                  # everything: about 165 MB of downloads
     models/.venv/bin/python models/zoo.py --only mobilenet-v1 --only silero-vad
 
 Each becomes zoo/NAME/{model.onnx,inputs.json,expected.json[,labels.txt]}; expected.json is
