@@ -16,7 +16,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 pub mod args;
 pub mod commands;
@@ -123,10 +124,10 @@ fn log_to_stderr(verbose: u8) {
         1 => "warn,sdk=info,cli=info,transport=info",
         _ => "info,sdk=trace,cli=trace,transport=trace,attestation=trace",
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .without_time()
-        .finish();
+        .without_time();
+    let filter: Targets = filter.parse().unwrap_or_default();
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     let _kept = tracing::subscriber::set_global_default(subscriber);
 }

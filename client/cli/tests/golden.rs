@@ -1,7 +1,10 @@
 //! Golden texts: the help of every command, and what bad input gets, word for word.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p sesemi-cli --test golden` writes them anew.
-#![expect(clippy::disallowed_methods, reason = "tests read UPDATE_GOLDEN from the environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests read UPDATE_GOLDEN from the environment"
+)]
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,7 +18,9 @@ use cli::args::Arguments;
 
 /// Compares with `tests/golden/NAME`, or writes it.
 fn check(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     if std::env::var("UPDATE_GOLDEN").is_ok() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -33,7 +38,10 @@ fn the_help_of_every_command() {
     fn walk(command: &clap::Command, path: &str, text: &mut String) {
         let help = command.clone().term_width(100).render_long_help();
         write!(text, "$ {path} --help\n{help}\n\n").unwrap();
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        for sub in command
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help")
+        {
             walk(sub, &format!("{path} {}", sub.get_name()), text);
         }
     }
@@ -50,8 +58,15 @@ fn the_help_of_every_command() {
 fn every_command_has_an_example() {
     fn walk(command: &clap::Command) {
         let help = command.clone().render_long_help().to_string();
-        assert!(help.contains("Examples:\n  sesemi "), "{}", command.get_name());
-        command.get_subcommands().filter(|s| s.get_name() != "help").for_each(walk);
+        assert!(
+            help.contains("Examples:\n  sesemi "),
+            "{}",
+            command.get_name()
+        );
+        command
+            .get_subcommands()
+            .filter(|s| s.get_name() != "help")
+            .for_each(walk);
     }
     walk(&Arguments::command());
 }
@@ -105,7 +120,10 @@ impl Desk {
             "dtype.json",
             r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","data":[256]}]}"#,
         );
-        desk.write("good.json", r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","data":[1]}]}"#);
+        desk.write(
+            "good.json",
+            r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","data":[1]}]}"#,
+        );
         desk.write("picture.png", "not a picture");
         desk.write("array.npy", "not an array");
         desk.write("notes.txt", "x");
@@ -127,9 +145,15 @@ impl Desk {
     fn run(&self, line: &str) -> (u8, String, String) {
         let mut arguments = vec![OsString::from("sesemi")];
         let root = self.dir.path().display().to_string();
-        arguments.extend(line.split_whitespace().map(|word| word.replace('@', &format!("{root}/")).into()));
+        arguments.extend(
+            line.split_whitespace()
+                .map(|word| word.replace('@', &format!("{root}/")).into()),
+        );
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let none = |_: &cli::Profile| Ok(VerifierSet::new(Vec::new()));
         let code = runtime.block_on(cli::run_to(arguments, &none, &mut stdout, &mut stderr));
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root, "DESK");
@@ -147,21 +171,48 @@ const BAD: &[(u8, &str)] = &[
     (1, "identity show --profile @missing.toml"),
     (1, "identity show --profile @typo.toml"),
     (1, "grant add digits --user nobody --profile @profile.toml"),
-    (1, "grant add digits --user hospital --enclave prod --profile @profile.toml"),
+    (
+        1,
+        "grant add digits --user hospital --enclave prod --profile @profile.toml",
+    ),
     (2, "identity show --profile @profile.toml"),
     (2, "identity show --identity @exposed.pem"),
     (2, "identity show --identity @broken.pem"),
     (2, "identity new --out @exposed.pem"),
     (2, "infer digits --input @not.json --profile @profile.toml"),
-    (2, "infer digits --input @short.json --profile @profile.toml"),
-    (2, "infer digits --input @dtype.json --profile @profile.toml"),
-    (2, "infer digits --input @missing.json --profile @profile.toml"),
+    (
+        2,
+        "infer digits --input @short.json --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input @dtype.json --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input @missing.json --profile @profile.toml",
+    ),
     (2, "infer digits --input @notes.txt --profile @profile.toml"),
-    (2, "infer digits --input @picture.png --profile @profile.toml"),
-    (2, "infer digits --input @picture.png --preprocess digits-8x8 --profile @profile.toml"),
-    (2, "infer digits --input x=@array.npy --profile @profile.toml"),
-    (2, "infer digits --input x=@good.json --profile @profile.toml"),
-    (2, "infer digits --input @good.json --input @good.json --profile @profile.toml"),
+    (
+        2,
+        "infer digits --input @picture.png --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input @picture.png --preprocess digits-8x8 --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input x=@array.npy --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input x=@good.json --profile @profile.toml",
+    ),
+    (
+        2,
+        "infer digits --input @good.json --input @good.json --profile @profile.toml",
+    ),
     (2, "model pack @model.onnx"),
     (2, "model pack @model.onnx --allow-unchecked"),
     (2, "model pack @missing.onnx --allow-unchecked"),
@@ -191,7 +242,12 @@ fn errors_in_json_have_the_same_exit_code_and_parse() {
         let error: serde_json::Value = serde_json::from_str(&stderr).expect(&stderr);
         assert_eq!(error["error"]["exit"], *expected, "{line}");
         for field in ["code", "fault", "message", "advice"] {
-            assert!(error["error"][field].as_str().is_some_and(|t| !t.is_empty()), "{line}: {field}");
+            assert!(
+                error["error"][field]
+                    .as_str()
+                    .is_some_and(|t| !t.is_empty()),
+                "{line}: {field}"
+            );
         }
     }
 }
@@ -200,7 +256,10 @@ fn errors_in_json_have_the_same_exit_code_and_parse() {
 fn with_an_identity_what_is_unreachable_is_the_services_fault() {
     let desk = Desk::new();
     assert_eq!(desk.run("identity new --profile @profile.toml").0, 0);
-    let mode = fs::metadata(desk.path("alice.pem")).unwrap().permissions().mode();
+    let mode = fs::metadata(desk.path("alice.pem"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     for line in [
         "verify keyservice --deadline 50ms --profile @profile.toml",
@@ -225,7 +284,10 @@ fn help_and_version_go_to_stdout_and_completions_exist_for_every_shell() {
     let desk = Desk::new();
     for line in ["--help", "--version", "infer --help"] {
         let (code, stdout, stderr) = desk.run(line);
-        assert!(code == 0 && stderr.is_empty() && stdout.len() > 10, "{line}");
+        assert!(
+            code == 0 && stderr.is_empty() && stdout.len() > 10,
+            "{line}"
+        );
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, stdout, _) = desk.run(&format!("completions {shell}"));

@@ -24,7 +24,11 @@ pub struct ChainCheck {
 /// normal; an entry that does not follow from the one right before it is not.
 #[must_use]
 pub fn check_chain(page: &LogPage) -> ChainCheck {
-    let mut check = ChainCheck { linked: 0, unlinked: 0, broken_at: None };
+    let mut check = ChainCheck {
+        linked: 0,
+        unlinked: 0,
+        broken_at: None,
+    };
     let mut previous: Option<&LogEntry> = None;
     for entry in &page.entries {
         let before = match previous {
@@ -54,7 +58,11 @@ fn entry_hash(previous: &Digest, entry: &LogEntry) -> Digest {
 
 fn encode(out: &mut Vec<u8>, entry: &LogEntry) -> Result<(), Error<Infallible>> {
     let mut encoder = minicbor::Encoder::new(out);
-    encoder.array(8)?.str(ENTRY_LABEL)?.u64(entry.seq)?.u64(entry.at)?;
+    encoder
+        .array(8)?
+        .str(ENTRY_LABEL)?
+        .u64(entry.seq)?
+        .u64(entry.at)?;
     encoder.str(&entry.event)?.str(entry.model.as_str())?;
     match &entry.user {
         Some(user) => encoder.bytes(user.as_bytes())?,
@@ -123,10 +131,18 @@ mod tests {
     #[test]
     fn a_whole_chain_is_linked_and_gaps_are_not_an_error() {
         let mut page = page(5);
-        let whole = ChainCheck { linked: 5, unlinked: 0, broken_at: None };
+        let whole = ChainCheck {
+            linked: 5,
+            unlinked: 0,
+            broken_at: None,
+        };
         assert_eq!(check_chain(&page), whole);
         page.entries.remove(2);
-        let gap = ChainCheck { linked: 3, unlinked: 1, broken_at: None };
+        let gap = ChainCheck {
+            linked: 3,
+            unlinked: 1,
+            broken_at: None,
+        };
         assert_eq!(check_chain(&page), gap);
     }
 

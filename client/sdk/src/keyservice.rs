@@ -444,7 +444,9 @@ impl Explain for RequestKeyError {
 }
 
 fn is_conflict<T>(result: &Result<T, KeyserviceError>) -> bool {
-    result.as_ref().is_err_and(|error| error.code() == ErrorCode::Conflict)
+    result
+        .as_ref()
+        .is_err_and(|error| error.code() == ErrorCode::Conflict)
 }
 
 /// A request key that is in use now.
@@ -469,7 +471,10 @@ impl User<'_> {
         rotate: bool,
     ) -> Result<Registered, RequestKeyError> {
         let staged = keyring.stage(model, enclave, rotate)?;
-        let body = RegisterRequestKey { owner, key: staged.key().to_wire() };
+        let body = RegisterRequestKey {
+            owner,
+            key: staged.key().to_wire(),
+        };
         let mut result = self.put_request_key(model, enclave, &body).await;
         if is_conflict(&result) && rotate {
             self.keyservice
@@ -479,7 +484,9 @@ impl User<'_> {
         }
         if is_conflict(&result) {
             staged.discard()?;
-            return Err(RequestKeyError::OtherKey { model: model.clone() });
+            return Err(RequestKeyError::OtherKey {
+                model: model.clone(),
+            });
         }
         let record = result?;
         self.keyservice.learn(record.epoch)?;

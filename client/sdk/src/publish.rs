@@ -1,6 +1,6 @@
 //! The owner's side of a model: its keys, sealing an artifact in bounded memory, what was pushed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,8 @@ pub struct Pushed {
 pub struct SealedFile {
     file: tempfile::NamedTempFile,
     sealed: SealedArtifact,
+    /// Held while the file is wanted; see [`stage`].
+    _lock: File,
 }
 
 impl SealedFile {
@@ -268,10 +270,7 @@ impl ModelShelf {
             });
         }
         let key = self.key_for_sealing(model, version)?;
-        let staged = tempfile::Builder::new()
-            .prefix(".sealing-")
-            .tempfile_in(&self.folder)
-            .map_err(|e| StateFileError::io("write in the folder", &self.folder, e))?;
+        let (staged, lock) = stage(&self.folder)?;
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut plain = Counted {
             inner: plain,
@@ -286,6 +285,7 @@ impl ModelShelf {
         Ok(SealedFile {
             file: staged,
             sealed,
+            _lock: lock,
         })
     }
 
@@ -313,6 +313,31 @@ impl ModelShelf {
         replace_small(&path, &json)?;
         Ok(pushed)
     }
+}
+
+/// First characters of the names of staged files.
+const STAGED: &str = ".sealing-";
+
+/// A new file for a sealed artifact. Whoever seals holds a shared lock; who finds nobody sealing
+/// sweeps what processes that were killed have left.
+fn stage(folder: &Path) -> Result<(tempfile::NamedTempFile, File), StateFileError> {
+    let failed = |source| StateFileError::io("write in the folder", folder, source);
+    let lock = File::create(folder.join(".sealing.lock")).map_err(failed)?;
+    if lock.try_lock().is_ok() {
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_string_lossy().starts_with(STAGED) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        lock.unlock().map_err(failed)?;
+    }
+    lock.lock_shared().map_err(failed)?;
+    let staged = tempfile::Builder::new()
+        .prefix(STAGED)
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    Ok((staged, lock))
 }
 
 struct Counted<'a> {

@@ -48,14 +48,19 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Report, Failure> {
     ];
     let rows = parts.iter().map(|part| match &part.result {
         Ok((text, _)) => [part.name.to_owned(), "ok".to_owned(), text.clone()],
-        Err(failure) => {
-            [part.name.to_owned(), "FAILED".to_owned(), failure.message.clone()]
-        }
+        Err(failure) => [
+            part.name.to_owned(),
+            "FAILED".to_owned(),
+            failure.message.clone(),
+        ],
     });
     let mut text = table(["part", "state", "detail"], &[], rows);
     for part in &parts {
         if let Err(failure) = &part.result {
-            text.push_str(&format!("what to do about {}: {}\n", part.name, failure.advice));
+            text.push_str(&format!(
+                "what to do about {}: {}\n",
+                part.name, failure.advice
+            ));
         }
     }
     let json: Vec<_> = parts
