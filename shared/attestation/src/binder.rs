@@ -193,40 +193,20 @@ mod tests {
         let other_config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 61 })
             .unwrap()
             .hash();
+        let altered = |alter: &dyn Fn(&mut ChannelBinder)| {
+            let mut binder = base.clone();
+            alter(&mut binder);
+            binder
+        };
         let others = [
-            ChannelBinder {
-                role: Role::Semirt,
-                ..base.clone()
-            },
-            ChannelBinder {
-                exporter: [9; 32],
-                ..base.clone()
-            },
-            ChannelBinder {
-                peer_nonce: [9; 32],
-                ..base.clone()
-            },
-            ChannelBinder {
-                own_spki: SpkiHash::of(b"x"),
-                ..base.clone()
-            },
-            ChannelBinder {
-                peer_spki: SpkiHash::of(b"x"),
-                ..base.clone()
-            },
-            ChannelBinder {
-                own_spki: base.peer_spki,
-                peer_spki: base.own_spki,
-                ..base.clone()
-            },
-            ChannelBinder {
-                config: other_config,
-                ..base.clone()
-            },
-            ChannelBinder {
-                epoch: 6,
-                ..base.clone()
-            },
+            altered(&|b| b.role = Role::Semirt),
+            altered(&|b| b.exporter = [9; 32]),
+            altered(&|b| b.peer_nonce = [9; 32]),
+            altered(&|b| b.own_spki = SpkiHash::of(b"x")),
+            altered(&|b| b.peer_spki = SpkiHash::of(b"x")),
+            altered(&|b| (b.own_spki, b.peer_spki) = (b.peer_spki, b.own_spki)),
+            altered(&|b| b.config = other_config),
+            altered(&|b| b.epoch = 6),
         ];
         let expected = Binder::channel(base).report_data();
         for other in others {

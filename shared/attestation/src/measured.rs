@@ -269,7 +269,7 @@ mod tests {
             },
             SemirtMeasured {
                 keyservice: EnclaveId::new([8; 48]),
-                ..base.clone()
+                ..base
             },
         ];
         for other in others {

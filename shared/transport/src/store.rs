@@ -206,9 +206,12 @@ impl ModelStore {
         let len = found.meta.size;
         let stream = match found.payload {
             GetResultPayload::File(file, _) => file_stream(file, len, digest),
-            GetResultPayload::Stream(stream) => stream
-                .map_err(move |error| classify(&digest, error))
-                .boxed(),
+            GetResultPayload::Stream(stream) => {
+                let stream = stream
+                    .map_err(move |error| classify(&digest, error))
+                    .boxed();
+                exactly(stream, len, digest)
+            }
         };
         Ok(Fetched { len, stream })
     }
@@ -253,6 +256,31 @@ fn file_stream(
         }
         let left = left.saturating_sub(part.len() as u64);
         Ok(Some((Bytes::from(part), (file, left))))
+    })
+    .boxed()
+}
+
+/// Holds a store to the length that it stated.
+fn exactly(
+    stream: BoxStream<'static, Result<Bytes, StoreError>>,
+    len: u64,
+    digest: Digest,
+) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    stream::try_unfold((stream, len), move |(mut stream, left)| async move {
+        let wrong = |kind: io::ErrorKind| StoreError::Read {
+            digest,
+            source: kind.into(),
+        };
+        match stream.try_next().await? {
+            Some(part) => {
+                let left = left
+                    .checked_sub(part.len() as u64)
+                    .ok_or_else(|| wrong(io::ErrorKind::InvalidData))?;
+                Ok(Some((part, (stream, left))))
+            }
+            None if left > 0 => Err(wrong(io::ErrorKind::UnexpectedEof)),
+            None => Ok(None),
+        }
     })
     .boxed()
 }

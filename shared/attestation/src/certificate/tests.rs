@@ -204,7 +204,7 @@ fn only_one_encoding_of_the_extension_is_read() {
         .done();
     assert!(with_value(&key, huge).is_err(), "too large");
     // The nonce claim that CCC allows: nobody here asked for one.
-    let mut more = claims.clone();
+    let mut more = claims;
     more[0] = 0xa2;
     more.extend([0x65, b'n', b'o', b'n', b'c', b'e', 0x41, 0]);
     let more = tagged().array(2).bytes(&body).bytes(&more).done();

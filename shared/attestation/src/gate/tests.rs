@@ -656,7 +656,7 @@ proptest! {
         let (mut client, hello) = world.client_gate(&connection);
         let mut server = world.server_gate(&connection);
         let challenge = sent(server.on_frame(&hello).unwrap());
-        let mut altered = challenge.clone();
+        let mut altered = challenge;
         let at_byte = at.index(altered.len());
         altered[at_byte] ^= 1 << bit;
         match client.on_frame(&altered) {

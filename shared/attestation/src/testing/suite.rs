@@ -176,55 +176,20 @@ impl Pair {
 
         let other_config = keyservice_config(61);
         let semirt = semirt_config(EnclaveId::new([1; 48]));
+        let altered = |alter: &dyn Fn(&mut ChannelBinder)| {
+            let mut binder = base.clone();
+            alter(&mut binder);
+            binder
+        };
         let others = [
+            (altered(&|b| b.exporter = [0; 32]), &config),
+            (altered(&|b| b.peer_nonce = [0; 32]), &config),
+            (altered(&|b| b.own_spki = b.peer_spki), &config),
+            (altered(&|b| b.peer_spki = b.own_spki), &config),
+            (altered(&|b| b.epoch = 8), &config),
+            (altered(&|b| b.config = other_config.hash()), &other_config),
             (
-                ChannelBinder {
-                    exporter: [0; 32],
-                    ..base.clone()
-                },
-                &config,
-            ),
-            (
-                ChannelBinder {
-                    peer_nonce: [0; 32],
-                    ..base.clone()
-                },
-                &config,
-            ),
-            (
-                ChannelBinder {
-                    own_spki: base.peer_spki,
-                    ..base.clone()
-                },
-                &config,
-            ),
-            (
-                ChannelBinder {
-                    peer_spki: base.own_spki,
-                    ..base.clone()
-                },
-                &config,
-            ),
-            (
-                ChannelBinder {
-                    epoch: 8,
-                    ..base.clone()
-                },
-                &config,
-            ),
-            (
-                ChannelBinder {
-                    config: other_config.hash(),
-                    ..base.clone()
-                },
-                &other_config,
-            ),
-            (
-                ChannelBinder {
-                    role: Role::Semirt,
-                    config: semirt.hash(),
-                    ..base.clone()
-                },
+                altered(&|b| (b.role, b.config) = (Role::Semirt, semirt.hash())),
                 &semirt,
             ),
         ];
