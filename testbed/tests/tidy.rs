@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use serde_json::Value;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-fn metadata() -> Metadata {
-    MetadataCommand::new()
+/// What `cargo metadata` says; from the lock file, without a network.
+fn metadata() -> Value {
+    let cargo = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline", "--filter-platform"])
+        .arg(concat!("x86_64", "-unknown-linux-gnu"))
         .current_dir(root())
-        .other_options(vec!["--offline".into()])
-        .exec()
-        .unwrap()
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    serde_json::from_slice(&cargo.stdout).unwrap()
 }
 
 /// Every arrow that may exist between our crates. A new one needs a decision record.
@@ -90,47 +91,34 @@ const NOT_ON_THE_HOST: &[&str] = &[
 /// Workspace packages by the short name that `use` gives them, with their normal and build
 /// dependencies, resolved for this platform.
 struct Graph {
-    names: BTreeMap<PackageId, String>,
-    ours: BTreeMap<String, PackageId>,
-    edges: BTreeMap<PackageId, BTreeSet<PackageId>>,
+    names: BTreeMap<String, String>,
+    ours: BTreeMap<String, String>,
+    edges: BTreeMap<String, BTreeSet<String>>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap().iter()
 }
 
 impl Graph {
     fn read() -> Self {
         let metadata = metadata();
-        let resolve = metadata.resolve.as_ref().unwrap();
-        let edges = resolve
-            .nodes
-            .iter()
-            .map(|node| {
-                let normal = node.deps.iter().filter(|dep| {
-                    dep.dep_kinds.iter().any(|kind| {
-                        kind.kind != DependencyKind::Development
-                            && kind
-                                .target
-                                .as_ref()
-                                .is_none_or(|t| !t.to_string().contains("wasm"))
-                    })
-                });
-                (node.id.clone(), normal.map(|dep| dep.pkg.clone()).collect())
-            })
+        let names: BTreeMap<_, _> =
+            list(&metadata["packages"]).map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+        let ours = list(&metadata["workspace_members"])
+            .map(|id| (names[&text(id)].trim_start_matches("sesemi-").to_owned(), text(id)))
             .collect();
-        let ours = metadata
-            .workspace_packages()
-            .iter()
-            .map(|p| {
-                (
-                    p.name.trim_start_matches("sesemi-").to_owned(),
-                    p.id.clone(),
-                )
-            })
-            .collect();
-        let names = metadata
-            .packages
-            .iter()
-            .map(|p| (p.id.clone(), p.name.to_string()))
-            .collect();
-        Self { names, ours, edges }
+        let edges = list(&metadata["resolve"]["nodes"]).map(|node| {
+            let shipped = list(&node["deps"])
+                .filter(|dep| list(&dep["dep_kinds"]).any(|kind| kind["kind"] != "dev"))
+                .map(|dep| text(&dep["pkg"]));
+            (text(&node["id"]), shipped.collect())
+        });
+        Self { edges: edges.collect(), names, ours }
     }
 
     fn closure(&self, from: &str) -> BTreeSet<String> {

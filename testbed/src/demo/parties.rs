@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use attestation::Tee;
 use crypto::IdentityKey;
-use inference::pack::{Check, pack};
+use inference::pack::{Check, Package, pack};
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
 use sdk::epochs::EpochMemory;
 use sdk::gateway::Gateway;
@@ -93,6 +93,17 @@ impl Person {
             tolerance: PACK_TOLERANCE,
         };
         let package = pack(&case.onnx, check).with_context(|| format!("pack {model}"))?;
+        self.publish_package(cluster, keyservice, model, &package).await
+    }
+
+    /// As owner: seals, pushes and registers what was packed.
+    pub async fn publish_package(
+        &self,
+        cluster: &Cluster,
+        keyservice: &mut Keyservice,
+        model: &ModelId,
+        package: &Package,
+    ) -> anyhow::Result<Digest> {
         let shelf = ModelShelf::new(self.home.join("identity.models"));
         let version = ModelVersion(1);
         let sealed = shelf.seal(model, version, &mut package.reader()?, &mut |_| {})?;
