@@ -116,6 +116,31 @@ pub enum PolicyName {
 }
 
 impl PolicyName {
+    /// Every policy.
+    pub const ALL: [Self; 7] = [
+        Self::Published,
+        Self::PublishedStrict,
+        Self::Affinity,
+        Self::OneToOne,
+        Self::AllInOne,
+        Self::ChBl,
+        Self::EctG,
+    ];
+
+    /// Its name in configuration files; the policy itself goes by the same.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::PublishedStrict => "published-strict",
+            Self::Affinity => "affinity",
+            Self::OneToOne => "one-to-one",
+            Self::AllInOne => "all-in-one",
+            Self::ChBl => "ch-bl",
+            Self::EctG => "ect-g",
+        }
+    }
+
     /// A fresh policy of this name.
     #[must_use]
     pub fn policy(self) -> Box<dyn Policy> {
@@ -345,6 +370,15 @@ mod tests {
         assert_eq!(functions.len(), config.pools[0].endpoints as usize);
         for function in functions {
             assert!(is_entity_name(&function.name), "{}", function.name);
+        }
+    }
+
+    #[test]
+    fn a_policy_has_one_name() {
+        for policy in PolicyName::ALL {
+            assert_eq!(policy.policy().name(), policy.name());
+            let text = shipped().replace("\"published\"", &format!("\"{}\"", policy.name()));
+            assert_eq!(load(&text).unwrap().pools[0].policy, policy);
         }
     }
 

@@ -656,27 +656,7 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
                 outcome,
                 duration,
             } => {
-                if let Some(ticket) = books.starting.pop_front() {
-                    let report = served("i", StartKind::Cold, ms(1));
-                    assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
-                }
-                if books.flying.is_empty() {
-                    continue;
-                }
-                let (ticket, ..) = books.flying.remove(which % books.flying.len()).unwrap();
-                let outcome = [
-                    Outcome::Served,
-                    Outcome::Refused,
-                    Outcome::InstanceFailed,
-                    Outcome::Unreached,
-                    Outcome::Abandoned,
-                ][usize::from(*outcome)];
-                let report = Report {
-                    outcome,
-                    ..served("i", StartKind::Warm, ms((*duration).into()))
-                };
-                assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
-                books.ended.insert(ticket);
+                end_one(&mut driver, &mut books, now, *which, *outcome, *duration);
             }
             Step::Withdraw { which } => {
                 let Some(ticket) = books
@@ -709,6 +689,37 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
         check(&driver.packing, &books, &limits, name);
     }
     drain(&mut driver, books, now, rules);
+}
+
+/// Ends the oldest start, and one of the requests in flight.
+fn end_one(
+    driver: &mut Driver,
+    books: &mut Books,
+    now: Duration,
+    which: usize,
+    outcome: u8,
+    duration: u16,
+) {
+    if let Some(ticket) = books.starting.pop_front() {
+        let report = served("i", StartKind::Cold, ms(1));
+        assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
+    }
+    let Some((ticket, ..)) = books.flying.remove(which % books.flying.len().max(1)) else {
+        return;
+    };
+    let outcome = [
+        Outcome::Served,
+        Outcome::Refused,
+        Outcome::InstanceFailed,
+        Outcome::Unreached,
+        Outcome::Abandoned,
+    ][usize::from(outcome)];
+    let report = Report {
+        outcome,
+        ..served("i", StartKind::Warm, ms(duration.into()))
+    };
+    assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
+    books.ended.insert(ticket);
 }
 
 fn check(packing: &Packing, books: &Books, limits: &Limits, policy: &str) {
@@ -819,4 +830,211 @@ proptest! {
             }
         }
     }
+}
+
+// Policies that steer instances.
+
+fn steered(policy: Box<dyn Policy>, endpoints: usize) -> Driver {
+    let limits = Limits {
+        models_per_instance: 2,
+        keep_alive: ms(60_000),
+        ..Limits::default()
+    };
+    Driver::bounded(policy, endpoints, limits)
+}
+
+/// An answer of the instance behind `at`, as one that takes 100 ms hot, 300 ms more to switch and
+/// 1 s more to start.
+fn answered(at: u32, start: StartKind) -> Report {
+    let spent = Spent {
+        start: if start == StartKind::Cold {
+            ms(1000)
+        } else {
+            ms(0)
+        },
+        switch: if start == StartKind::Hot {
+            ms(0)
+        } else {
+            ms(300)
+        },
+        exec: ms(100),
+    };
+    Report {
+        spent,
+        ..served(&format!("i{at}"), start, ms(100))
+    }
+}
+
+impl Driver {
+    fn starts(&self) -> Vec<(Ticket, u32)> {
+        let start = |action: &Action| match action {
+            Action::Start { ticket, endpoint } => Some((*ticket, endpoint.0)),
+            _ => None,
+        };
+        self.out.iter().filter_map(start).collect()
+    }
+
+    fn answer(&mut self, now: Duration, ticket: Ticket, start: StartKind) -> u32 {
+        let at = self.at(ticket);
+        assert!(
+            self.packing
+                .finish(now, ticket, &answered(at, start), &mut self.out)
+        );
+        at
+    }
+}
+
+#[test]
+fn ect_waits_for_a_resident_model_rather_than_start_an_instance() {
+    let mut driver = steered(Box::new(EctG::default()), 4);
+    let first = driver.arrive(ms(0), "a");
+    assert_eq!(driver.answer(ms(1400), first, StartKind::Cold), 0);
+    let running = driver.arrive(ms(2000), "a");
+    let waiting = driver.arrive(ms(2010), "a");
+    assert_eq!(driver.at(running), 0);
+    assert_eq!(
+        driver.placed(waiting),
+        None,
+        "90 ms of waiting is less than a start"
+    );
+    assert_eq!(
+        driver
+            .packing
+            .fleet()
+            .endpoint(EndpointId(0))
+            .unwrap()
+            .awaited,
+        1
+    );
+    driver.answer(ms(2100), running, StartKind::Hot);
+    assert_eq!(driver.at(waiting), 0);
+    assert!(driver.starts().is_empty());
+}
+
+#[test]
+fn ect_starts_a_spare_off_the_path_when_the_queue_is_longer_than_a_switch() {
+    let mut driver = steered(Box::new(EctG::default()), 4);
+    let first = driver.arrive(ms(0), "a");
+    driver.answer(ms(1400), first, StartKind::Cold);
+    let tickets: Vec<_> = (0..6).map(|_| driver.arrive(ms(2000), "a")).collect();
+    let starts = driver.starts();
+    assert_eq!(starts.len(), 1, "one at a time: {starts:?}");
+    assert_ne!(starts[0].1, 0);
+    assert!(
+        tickets[1..]
+            .iter()
+            .all(|ticket| driver.placed(*ticket).is_none())
+    );
+    // The spare is there: the queue spreads.
+    let report = Report {
+        outcome: Outcome::Refused,
+        ..answered(starts[0].1, StartKind::Cold)
+    };
+    driver
+        .packing
+        .finish(ms(2100), starts[0].0, &report, &mut driver.out);
+    driver.answer(ms(2100), tickets[0], StartKind::Hot);
+    let at: BTreeSet<_> = tickets
+        .iter()
+        .filter_map(|ticket| driver.placed(*ticket))
+        .collect();
+    assert!(at.contains(&0), "{at:?}");
+}
+
+#[test]
+fn ect_throws_out_the_model_that_will_be_missed_least() {
+    let mut driver = steered(Box::new(EctG::default()), 2);
+    // Two instances with two models each: a and b often asked for, c and d once.
+    let (a, c) = (driver.arrive(ms(0), "a"), driver.arrive(ms(0), "c"));
+    driver.answer(ms(1400), a, StartKind::Cold);
+    driver.answer(ms(1400), c, StartKind::Cold);
+    let (at_a, at_c) = (driver.at(a), driver.at(c));
+    assert_ne!(at_a, at_c);
+    for i in 0..10 {
+        let ticket = driver.arrive(ms(2000 + 200 * i), "a");
+        assert_eq!(
+            driver.answer(ms(2100 + 200 * i), ticket, StartKind::Hot),
+            at_a
+        );
+    }
+    let d = driver.arrive(ms(5000), "d");
+    driver.answer(ms(5400), d, StartKind::Warm);
+    let e = driver.arrive(ms(6000), "e");
+    driver.answer(ms(6400), e, StartKind::Warm);
+    let f = driver.arrive(ms(7000), "f");
+    driver.answer(ms(7400), f, StartKind::Warm);
+    let again = driver.arrive(ms(8000), "a");
+    assert_eq!(driver.answer(ms(8100), again, StartKind::Hot), at_a);
+    let holds = |at: u32, name: &str| {
+        let fleet = driver.packing.fleet();
+        let held: Vec<_> = fleet
+            .live(EndpointId(at), ms(8100))
+            .flat_map(|instance| &instance.resident)
+            .map(|key| driver.packing.model_name(*key).unwrap().to_string())
+            .collect();
+        held.iter().any(|held| held == name)
+    };
+    assert!(holds(at_a, "a"), "the busy model stays");
+}
+
+#[test]
+fn hashing_finds_the_same_home_in_every_process() {
+    let homes = |names: &[&str]| -> BTreeMap<String, u32> {
+        let mut driver = steered(Box::new(ChBl::default()), 8);
+        // Start all instances first, so that every home is live.
+        for endpoint in 0..8 {
+            let others = (0..8).filter(|other| *other != endpoint);
+            for other in others.clone() {
+                driver
+                    .packing
+                    .set_ready(ms(0), EndpointId(other), false, &mut driver.out);
+            }
+            let ticket = driver.arrive(ms(0), "warm-up");
+            driver.answer(ms(1), ticket, StartKind::Hot);
+            for other in others {
+                driver
+                    .packing
+                    .set_ready(ms(1), EndpointId(other), true, &mut driver.out);
+            }
+        }
+        let mut homes = BTreeMap::new();
+        for name in names {
+            let ticket = driver.arrive(ms(10), name);
+            homes.insert(
+                (*name).to_owned(),
+                driver.answer(ms(10), ticket, StartKind::Warm),
+            );
+        }
+        homes
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let mut reversed = names;
+    reversed.reverse();
+    let there = homes(&names);
+    assert_eq!(there, homes(&reversed), "whatever the order of arrival");
+    let used: BTreeSet<_> = there.values().collect();
+    assert!(used.len() >= 4, "{there:?}");
+}
+
+#[test]
+fn hashing_walks_on_when_the_home_is_over_its_bound() {
+    let mut driver = steered(Box::new(ChBl::default()), 2);
+    let first = driver.arrive(ms(0), "a");
+    let home = driver.answer(ms(1400), first, StartKind::Cold);
+    let tickets: Vec<_> = (0..12).map(|_| driver.arrive(ms(2000), "a")).collect();
+    let starts = driver.starts();
+    assert_eq!(starts.len(), 1, "over every bound, the pool grows");
+    assert_ne!(starts[0].1, home);
+    let report = Report {
+        outcome: Outcome::Refused,
+        ..answered(starts[0].1, StartKind::Cold)
+    };
+    driver
+        .packing
+        .finish(ms(2050), starts[0].0, &report, &mut driver.out);
+    let elsewhere = tickets
+        .iter()
+        .filter_map(|ticket| driver.placed(*ticket))
+        .filter(|at| *at != home);
+    assert!(elsewhere.count() > 0, "the next one on the ring helps");
 }
