@@ -8,8 +8,9 @@
 //! 4. Otherwise the job waits. Jobs of one function start in the order of their arrival.
 //!
 //! Memory goes to whoever waited first: while an earlier job waits for memory, later ones may use
-//! instances that exist, but start none. When it has waited for `patience`, they may not do that
-//! either, so that busy functions run dry and cannot starve it.
+//! instances that exist, but start none. So a busy function serves what it has before it makes
+//! room, and sandboxes are not thrown away for every call. When a job has waited for `patience`,
+//! later ones may not do that either: busy functions run dry and cannot starve it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -348,13 +349,14 @@ impl Scheduler {
             .get(&job)
             .map_or(Duration::ZERO, |since| now.saturating_sub(*since));
         let memory_mb = lane.demand.memory_mb;
-        if may_start && self.make_room(memory_mb, decisions) {
+        let impatient = waited >= self.bounds.patience;
+        if may_start && self.make_room(memory_mb, impatient, decisions) {
             let instance = self.create(function, memory_mb, now);
             self.give(instance, job, now);
             decisions.push(Decision::Start { instance, job });
             return Placed::Yes;
         }
-        if waited >= self.bounds.patience {
+        if impatient {
             Placed::No
         } else {
             Placed::NeedsMemory
@@ -372,26 +374,41 @@ impl Scheduler {
         candidates.max().map(|(_, _, _, id)| id)
     }
 
-    /// True if `memory_mb` are free now. Otherwise tells idle instances to end, if that will do.
-    fn make_room(&mut self, memory_mb: u64, decisions: &mut Vec<Decision>) -> bool {
+    /// True if `memory_mb` are free now. Otherwise tells idle instances to end, if that will do:
+    /// longest idle first, and not those whose own function has jobs for them, unless the one
+    /// that needs room is `impatient`.
+    fn make_room(
+        &mut self,
+        memory_mb: u64,
+        impatient: bool,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
         let capacity = self.bounds.capacity_mb;
         if self.used_mb + memory_mb <= capacity {
             return true;
         }
-        let idle_mb: u64 = self
-            .idle
-            .iter()
-            .filter_map(|(_, id)| self.instances.get(id))
-            .map(|it| it.memory_mb)
-            .sum();
-        if self.used_mb - self.leaving_mb - idle_mb + memory_mb > capacity {
-            return false;
+        let wanted = |function| {
+            self.lanes
+                .get(function)
+                .is_some_and(|l| !l.waiting.is_empty())
+        };
+        let mut free_mb = capacity.saturating_sub(self.used_mb - self.leaving_mb);
+        let mut ending = Vec::new();
+        for (_, id) in &self.idle {
+            if free_mb >= memory_mb {
+                break;
+            }
+            let spare = self
+                .instances
+                .get(id)
+                .filter(|it| impatient || !wanted(&it.function));
+            if let Some(it) = spare {
+                free_mb += it.memory_mb;
+                ending.push(*id);
+            }
         }
-        while self.used_mb - self.leaving_mb + memory_mb > capacity {
-            let Some((_, instance)) = self.idle.first().copied() else {
-                return false;
-            };
-            decisions.push(self.destroy(instance));
+        if free_mb >= memory_mb {
+            decisions.extend(ending.into_iter().map(|id| self.destroy(id)));
         }
         false
     }
