@@ -463,6 +463,14 @@ async fn a_model_that_does_not_fit_is_refused_and_idle_ones_make_room() {
     assert_eq!(error.code, ErrorCode::TooLarge);
     assert!(error.message.contains("100 bytes"), "{error}");
 
+    let mut alone = measured.clone();
+    (alone.isolation, alone.concurrency) = (Isolation::Sequential, 1);
+    let alone = Config::new(alone, HostSettings::default()).unwrap();
+    let instance = Instance::with(&alone, &world);
+    let pending = user.ask();
+    let error = pending.sealed_error(&instance.run(&pending.0).await);
+    assert_eq!(error.code, ErrorCode::TooLarge);
+
     // Room for one of the two at a time.
     measured.model_memory = size * 3 / 2;
     let one = Config::new(measured, HostSettings::default()).unwrap();
@@ -484,6 +492,27 @@ async fn a_model_that_does_not_fit_is_refused_and_idle_ones_make_room() {
             assert_eq!(telemetry(&result).path, kind, "the other one had to go");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_that_fail_give_their_memory_back() {
+    let world = World::new();
+    let mut measured = config(Isolation::Shared, 4).measured().clone();
+    measured.model_memory = package_bytes("digits").len() as u64 * 3 / 2;
+    let one = Config::new(measured, HostSettings::default()).unwrap();
+    let instance = Instance::with(&one, &world);
+    let users = ["a", "b", "c"]
+        .map(|name| world.grant(1, &world.register(name, 1, &package_bytes("digits"))));
+    let [bad @ .., good] = &users;
+    world.fault(Fault::EndAfter(5000));
+    for user in bad {
+        let pending = user.ask();
+        let error = pending.sealed_error(&instance.run(&pending.0).await);
+        assert_eq!(error.code, ErrorCode::ArtifactMismatch);
+    }
+    world.fault(Fault::None);
+    let pending = good.ask_with(inputs("digits"));
+    assert_right("digits", &pending.outputs(&instance.run(&pending.0).await));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 
 use http::HeaderMap;
+use protocol::Tensor;
 use protocol::action::LOG_SENTINEL;
 use protocol::invoke::StartKind;
 use protocol::measured::Isolation;
@@ -477,11 +478,43 @@ async fn a_full_queue_is_busy_and_drains() {
         let error = reply.json()["error"].clone();
         assert_eq!((reply.status, &error["code"]), (200, &json!("busy")));
         assert!(error["retry_after_ms"].as_u64().unwrap() > 0);
+        // Also to a sender that has much left to send when the answer is clear.
+        let large = instance
+            .call("POST", "/run", "", &vec![b'x'; 4 << 20])
+            .await;
+        assert_eq!(large.json()["error"]["code"], "busy");
         drop(held);
     };
     within(futures::future::join(served, refused)).await;
     let pending = users[2].ask();
     pending.outputs(&instance.run(&pending).await.run_result());
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may_together() {
+    let host = HostSettings {
+        body_max: 8192,
+        body_memory: 8192,
+        ..HostSettings::default()
+    };
+    let instance = Instance::start(4, addressed(host)).await;
+    let user = instance
+        .world
+        .grant(1, &instance.world.classifier("cancer", 1));
+    let held = instance.world.fetches.acquire_many(1000).await.unwrap();
+    let rows = || Tensor::from_f32("x", vec![28, 30], &[0.5; 28 * 30]).unwrap();
+    let (first, second) = (user.ask_with(vec![rows()]), user.ask_with(vec![rows()]));
+    let length = run_body(&first.0).len();
+    assert!((4097..8192).contains(&length), "two are too many: {length}");
+    let refused = async {
+        instance.until(|i| i.world.count(Event::Fetch) == 1).await;
+        let reply = instance.run(&second).await;
+        assert_eq!(reply.json()["error"]["code"], "busy");
+        drop(held);
+    };
+    let (reply, ()) = within(futures::future::join(instance.run(&first), refused)).await;
+    first.outputs(&reply.run_result());
+    second.outputs(&instance.run(&second).await.run_result());
 }
 
 #[tokio::test]
