@@ -1,5 +1,6 @@
 //! KeyService, killed with SIGKILL under concurrent writes again and again: after each restart
 //! every acknowledged write is there, nothing else is, and repeating the write under way is safe.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,10 +72,12 @@ impl Machine {
             hardware.to_str().unwrap(),
         ];
         let logs = self.folder.path();
-        Part::start("keyservice", Path::new(EXE), &arguments, logs).await.unwrap_or_else(|error| {
-            let log = std::fs::read_to_string(self.path("keyservice.log")).unwrap_or_default();
-            panic!("{error}\n{log}")
-        })
+        Part::start("keyservice", Path::new(EXE), &arguments, logs)
+            .await
+            .unwrap_or_else(|error| {
+                let log = std::fs::read_to_string(self.path("keyservice.log")).unwrap_or_default();
+                panic!("{error}\n{log}")
+            })
     }
 }
 
@@ -147,15 +150,30 @@ impl Writer {
         let (model, key) = (self.model(), WireKey::new(&[self.name; 32]));
         match n % 5 {
             0 => {
-                let body = RegisterModel { digest: digest(n), key };
-                client.register_model(&model, ModelVersion(n + 1), &body).await.map(drop)
+                let body = RegisterModel {
+                    digest: digest(n),
+                    key,
+                };
+                client
+                    .register_model(&model, ModelVersion(n + 1), &body)
+                    .await
+                    .map(drop)
             }
             2 => {
-                let body = RegisterRequestKey { owner: self.key.principal(), key };
+                let body = RegisterRequestKey {
+                    owner: self.key.principal(),
+                    key,
+                };
                 let model = self.other_model(n);
-                client.register_request_key(&model, &enclave(), &body).await.map(drop)
+                client
+                    .register_request_key(&model, &enclave(), &body)
+                    .await
+                    .map(drop)
             }
-            3 => client.revoke(&model, &user(n - 2), &enclave()).await.map(drop),
+            3 => client
+                .revoke(&model, &user(n - 2), &enclave())
+                .await
+                .map(drop),
             _ => client.grant(&model, &user(n), &enclave()).await.map(drop),
         }
     }
@@ -183,7 +201,10 @@ impl Writer {
         let model = self.model();
         let mut found = Expected::default();
         let all = client.list_models().await.unwrap().models;
-        found.versions = all.iter().map(|record| (record.version.0, record.digest)).collect();
+        found.versions = all
+            .iter()
+            .map(|record| (record.version.0, record.digest))
+            .collect();
         if !all.is_empty() {
             let grants = client.grants(&model).await.unwrap().grants;
             found.grants = grants.iter().map(|grant| grant.user).collect();
@@ -192,7 +213,10 @@ impl Writer {
         found.request_keys = keys.into_iter().map(|record| record.model).collect();
 
         let log = client.log().await.unwrap().entries;
-        assert!(log.is_sorted_by(|a, b| a.seq < b.seq), "the log is out of order");
+        assert!(
+            log.is_sorted_by(|a, b| a.seq < b.seq),
+            "the log is out of order"
+        );
         let revoked = log.iter().filter(|entry| entry.event == "revoked").count();
         found.revocations = u64::try_from(revoked).unwrap();
 
@@ -201,7 +225,10 @@ impl Writer {
             .find(|writes| Expected::after(self, *writes) == found)
             .unwrap_or_else(|| {
                 let expected = Expected::after(self, self.acknowledged);
-                panic!("writer {}: acknowledged {expected:#?}, found {found:#?}", self.name)
+                panic!(
+                    "writer {}: acknowledged {expected:#?}, found {found:#?}",
+                    self.name
+                )
             });
         // One log entry for each write.
         assert_eq!(log.len(), usize::try_from(writes).unwrap());
@@ -217,12 +244,19 @@ async fn verify_all(writers: &mut [Writer], part: &Part, relying: &Arc<RelyingPa
         let mut client = writer.client(part, relying).await;
         revocations += writer.verify(&mut client).await.1;
         epoch = client.status().await.unwrap().epoch;
-        assert_eq!(client.channel().epoch(), epoch, "the gate tells another epoch");
+        assert_eq!(
+            client.channel().epoch(),
+            epoch,
+            "the gate tells another epoch"
+        );
     }
     assert_eq!(epoch, 1 + revocations, "the epoch counts every revocation");
     for writer in writers {
         let mut client = writer.client(part, relying).await;
-        writer.write(&mut client, writer.acknowledged).await.expect("repeating is safe");
+        writer
+            .write(&mut client, writer.acknowledged)
+            .await
+            .expect("repeating is safe");
         writer.acknowledged += 1;
         assert_eq!(writer.verify(&mut client).await.0, writer.acknowledged);
     }
@@ -232,7 +266,11 @@ async fn verify_all(writers: &mut [Writer], part: &Part, relying: &Arc<RelyingPa
 async fn no_acknowledged_write_is_lost() {
     let machine = Machine::new();
     let mut writers: Vec<Writer> = (0..WRITERS)
-        .map(|name| Writer { name, key: IdentityKey::generate().unwrap(), acknowledged: 0 })
+        .map(|name| Writer {
+            name,
+            key: IdentityKey::generate().unwrap(),
+            acknowledged: 0,
+        })
         .collect();
     let mut total = 0;
     for (round, kill_after) in KILL_AFTER.into_iter().enumerate() {
@@ -247,7 +285,10 @@ async fn no_acknowledged_write_is_lost() {
             writing.spawn(writer.write_on(client, count.clone()));
         }
         let enough = counted.wait_for(|count| *count >= kill_after);
-        tokio::time::timeout(WAIT, enough).await.expect("the writers get on").unwrap();
+        tokio::time::timeout(WAIT, enough)
+            .await
+            .expect("the writers get on")
+            .unwrap();
         part.kill().await;
         while let Some(ended) = writing.join_next().await {
             let (writer, error) = ended.unwrap();

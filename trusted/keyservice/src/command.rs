@@ -114,111 +114,117 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// Puts together what was asked, by whom, with which body.
+    /// Puts together what was asked, by whom, with which body. Who may not call learns nothing
+    /// about the body.
     pub fn of(route: Route, body: &[u8], caller: &Caller) -> Result<Self, CommandError> {
-        // Who may not call learns nothing about the body.
-        if !matches!(route, Route::Status | Route::Release) {
-            principal(caller)?;
+        match (route, caller) {
+            (Route::Status, _) => empty(body).map(|()| Self::Question(Question::Status)),
+            (Route::Release, Caller::Principal(_)) => Err(CommandError::NotAnInstance),
+            (Route::Release, Caller::Instance(instance)) => {
+                let (instance, request) = (*instance, json(body)?);
+                Ok(Self::Change(Change::Release { instance, request }))
+            }
+            (_, Caller::Instance(_)) => Err(CommandError::NotAPrincipal),
+            (route, Caller::Principal(who)) => Self::of_principal(route, body, *who),
         }
-        let question = match route {
+    }
+
+    fn of_principal(route: Route, body: &[u8], who: Principal) -> Result<Self, CommandError> {
+        let change = match route {
             Route::RegisterModel { model, version } => {
-                let (owner, registration) = (principal(caller)?, json(body)?);
-                return change(Change::RegisterModel {
-                    owner,
+                let registration = json(body)?;
+                Change::RegisterModel {
+                    owner: who,
                     model,
                     version,
                     registration,
-                });
+                }
             }
             Route::RegisterRequestKey { model, enclave } => {
-                let (user, registration) = (principal(caller)?, json(body)?);
-                return change(Change::RegisterRequestKey {
-                    user,
+                let registration = json(body)?;
+                Change::RegisterRequestKey {
+                    user: who,
                     model,
                     enclave,
                     registration,
-                });
+                }
             }
-            Route::Release => {
-                let Caller::Instance(instance) = *caller else {
-                    return Err(CommandError::NotAnInstance);
-                };
-                return change(Change::Release {
-                    instance,
-                    request: json(body)?,
-                });
-            }
-            _ if !body.is_empty() => return Err(CommandError::UnexpectedBody),
             Route::Grant {
                 model,
                 user,
                 enclave,
             } => {
-                let owner = principal(caller)?;
-                return change(Change::Grant {
-                    owner,
+                empty(body)?;
+                Change::Grant {
+                    owner: who,
                     model,
                     user,
                     enclave,
-                });
+                }
             }
             Route::Revoke {
                 model,
                 user,
                 enclave,
             } => {
-                let owner = principal(caller)?;
-                return change(Change::Revoke {
-                    owner,
+                empty(body)?;
+                Change::Revoke {
+                    owner: who,
                     model,
                     user,
                     enclave,
-                });
+                }
             }
             Route::DropRequestKey { model, enclave } => {
-                let user = principal(caller)?;
-                return change(Change::DropRequestKey {
-                    user,
+                empty(body)?;
+                Change::DropRequestKey {
+                    user: who,
                     model,
                     enclave,
-                });
+                }
             }
-            Route::Status => Question::Status,
-            Route::ListModels(page) => Question::ListModels {
-                owner: principal(caller)?,
-                page,
-            },
-            Route::Versions { model, page } => Question::Versions {
-                owner: principal(caller)?,
-                model,
-                page,
-            },
-            Route::Grants { model, page } => Question::Grants {
-                owner: principal(caller)?,
-                model,
-                page,
-            },
-            Route::RequestKeys(page) => Question::RequestKeys {
-                user: principal(caller)?,
-                page,
-            },
-            Route::Log(page) => Question::Log {
-                principal: principal(caller)?,
-                page,
-            },
+            route => {
+                empty(body)?;
+                return question(route, who).map(Self::Question);
+            }
         };
-        Ok(Self::Question(question))
+        Ok(Self::Change(change))
     }
 }
 
-fn change(change: Change) -> Result<Command, CommandError> {
-    Ok(Command::Change(change))
+fn question(route: Route, who: Principal) -> Result<Question, CommandError> {
+    match route {
+        Route::ListModels(page) => Ok(Question::ListModels { owner: who, page }),
+        Route::Versions { model, page } => Ok(Question::Versions {
+            owner: who,
+            model,
+            page,
+        }),
+        Route::Grants { model, page } => Ok(Question::Grants {
+            owner: who,
+            model,
+            page,
+        }),
+        Route::RequestKeys(page) => Ok(Question::RequestKeys { user: who, page }),
+        Route::Log(page) => Ok(Question::Log {
+            principal: who,
+            page,
+        }),
+        Route::Status => Ok(Question::Status),
+        Route::Release
+        | Route::RegisterModel { .. }
+        | Route::RegisterRequestKey { .. }
+        | Route::Grant { .. }
+        | Route::Revoke { .. }
+        | Route::DropRequestKey { .. } => Err(CommandError::NotAnInstance),
+    }
 }
 
-fn principal(caller: &Caller) -> Result<Principal, CommandError> {
-    match caller {
-        Caller::Principal(principal) => Ok(*principal),
-        Caller::Instance(_) => Err(CommandError::NotAPrincipal),
+fn empty(body: &[u8]) -> Result<(), CommandError> {
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(CommandError::UnexpectedBody)
     }
 }
 

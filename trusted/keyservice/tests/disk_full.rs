@@ -1,6 +1,11 @@
 //! A disk that really is full: the kernel refuses to let any file of this process grow.
 //!
 //! The limit is of the process, so this test has a process (a test binary) to itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test reports"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,9 @@
 //! KeyService as its callers meet it: real sockets, TLS, the gate, HTTP; a TEE in software.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test reports"
+)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -424,91 +429,38 @@ async fn a_principal_gets_no_keys_and_an_instance_owns_nothing() {
 
 #[tokio::test]
 async fn malformed_calls_are_answered_and_do_not_end_the_channel() {
+    use ErrorCode::{InvalidRequest, NotFound, TooLarge};
     let state = tempfile::tempdir().unwrap();
     let service = start(state.path()).await;
     let key = IdentityKey::generate().unwrap();
-    let mut channel = service
-        .channel(&ClientIdentity::principal(&key).unwrap())
-        .await
-        .unwrap();
-    let mut call = async |method: Method, path: &str, body: Option<&serde_json::Value>| {
-        code(
-            channel
-                .call::<_, serde_json::Value>(method, path, body)
-                .await,
-        )
-    };
-    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-    let enclave = "cd".repeat(48);
-    for (method, path, body, expected) in [
-        (Method::GET, "/".to_owned(), None, ErrorCode::NotFound),
-        (
-            Method::GET,
-            "/v1/models/x/y/z".to_owned(),
-            None,
-            ErrorCode::NotFound,
-        ),
-        (
-            Method::POST,
-            "/v1/status".to_owned(),
-            None,
-            ErrorCode::NotFound,
-        ),
-        (
-            Method::GET,
-            "/v1/models/UPPER/versions".to_owned(),
-            None,
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::GET,
-            "/v1/log?after=x".to_owned(),
-            None,
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::GET,
-            "/v1/status".to_owned(),
-            Some(json("{}")),
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::PUT,
-            "/v1/models/m/versions/1".to_owned(),
-            None,
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::PUT,
-            "/v1/models/m/versions/1".to_owned(),
-            Some(json(&format!(
-                r#"{{"digest":"{}","key":"AAAA"}}"#,
-                "ab".repeat(32)
-            ))),
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::PUT,
-            format!("/v1/request-keys/m/{enclave}"),
-            Some(json(&format!(
-                r#"{{"owner":"{}","key":"*"}}"#,
-                "ab".repeat(32)
-            ))),
-            ErrorCode::InvalidRequest,
-        ),
-        (
-            Method::PUT,
-            "/v1/models/m/versions/1".to_owned(),
-            Some(json(&format!("\"{}\"", "x".repeat(KEYSERVICE_BODY_MAX)))),
-            ErrorCode::TooLarge,
-        ),
-    ] {
-        // The largest body is refused unread, which may end the connection; it comes last.
-        assert_eq!(
-            call(method.clone(), &path, body.as_ref()).await,
-            expected,
-            "{method} {path}"
-        );
+    let who = ClientIdentity::principal(&key).unwrap();
+    let mut channel = service.channel(&who).await.unwrap();
+    let (version, request_key) = (
+        "/v1/models/m/versions/1",
+        format!("/v1/request-keys/m/{}", "cd".repeat(48)),
+    );
+    let short_key = format!(r#"{{"digest":"{}","key":"AAAA"}}"#, "ab".repeat(32));
+    let no_base64 = format!(r#"{{"owner":"{}","key":"*"}}"#, "ab".repeat(32));
+    let huge = format!("\"{}\"", "x".repeat(KEYSERVICE_BODY_MAX));
+    let calls: [(Method, &str, &str, ErrorCode); 10] = [
+        (Method::GET, "/", "", NotFound),
+        (Method::GET, "/v1/models/x/y/z", "", NotFound),
+        (Method::POST, "/v1/status", "", NotFound),
+        (Method::GET, "/v1/models/UPPER/versions", "", InvalidRequest),
+        (Method::GET, "/v1/log?after=x", "", InvalidRequest),
+        (Method::GET, "/v1/status", "{}", InvalidRequest),
+        (Method::PUT, version, "", InvalidRequest),
+        (Method::PUT, version, &short_key, InvalidRequest),
+        (Method::PUT, &request_key, &no_base64, InvalidRequest),
+        // Refused unread, which may end the connection: last.
+        (Method::PUT, version, &huge, TooLarge),
+    ];
+    for (method, path, body, expected) in calls {
+        let body: Option<serde_json::Value> = serde_json::from_str(body).ok();
+        let answer = channel
+            .call::<_, serde_json::Value>(method.clone(), path, body.as_ref())
+            .await;
+        assert_eq!(code(answer), expected, "{method} {path}");
     }
     service.principal(&key).await.status().await.unwrap();
     service.stop().await;

@@ -207,104 +207,115 @@ impl Bench {
     fn call(&mut self, call: &Call) {
         match *call {
             Call::Register {
-                who: w,
-                model: m,
+                who,
+                model,
                 version,
                 content,
             } => {
-                let got = self.broker.register_model(
-                    &who(w),
-                    &model(m),
-                    ModelVersion(version),
-                    &registration(content),
-                    NOW,
-                );
-                let accepted = version > 0 && self.reference.register(w, m, version, content);
-                assert_eq!(got.is_ok(), accepted, "{got:?}");
-                if let Ok(decided) = got {
-                    assert_eq!(self.written(decided).owner, principal(w));
-                }
+                self.register(who, model, version, content);
             }
             Call::Grant {
-                who: w,
-                model: m,
+                who,
+                model,
                 user,
-                enclave: e,
-            } => {
-                let got = self
-                    .broker
-                    .grant(&who(w), &model(m), principal(user), enclave(e), NOW);
-                let mine = self.reference.owners.get(&m) == Some(&w);
-                assert_eq!(got.is_ok(), mine, "{got:?}");
-                if let Ok(decided) = got {
-                    self.written(decided);
-                    self.reference.grants.insert((m, user, e));
-                }
-            }
+                enclave,
+            } => self.grant(who, model, user, enclave),
             Call::Revoke {
-                who: w,
-                model: m,
+                who,
+                model,
                 user,
-                enclave: e,
-            } => {
-                let got = self
-                    .broker
-                    .revoke(&who(w), &model(m), principal(user), enclave(e), NOW);
-                let mine = self.reference.owners.get(&m) == Some(&w);
-                assert_eq!(got.is_ok(), mine, "{got:?}");
-                if let Ok(decided) = got {
-                    let removed = self.reference.grants.remove(&(m, user, e));
-                    let answer = self.written(decided);
-                    assert_eq!(answer.revoked, removed);
-                    assert_eq!(answer.effective_within_s, u64::from(TTL_S));
-                    self.reference.revocations += u64::from(removed);
-                }
-            }
+                enclave,
+            } => self.revoke(who, model, user, enclave),
             Call::Key {
-                who: w,
-                model: m,
-                enclave: e,
+                who,
+                model,
+                enclave,
                 owner,
                 content,
             } => {
-                let body = RegisterRequestKey {
-                    owner: principal(owner),
-                    key: key(0x80 | content),
-                };
-                let got =
-                    self.broker
-                        .register_request_key(&who(w), &model(m), enclave(e), &body, NOW);
-                let held = self.reference.keys.get(&(w, m, e));
-                let accepted = held.is_none_or(|held| *held == (owner, content));
-                assert_eq!(got.is_ok(), accepted, "{got:?}");
-                if let Ok(decided) = got {
-                    self.written(decided);
-                    self.reference.keys.insert((w, m, e), (owner, content));
-                }
+                self.register_key(who, model, enclave, owner, content);
             }
             Call::Drop {
-                who: w,
-                model: m,
-                enclave: e,
-            } => {
-                let decided = self
-                    .broker
-                    .drop_request_key(&who(w), &model(m), enclave(e), NOW);
-                let removed = self.reference.keys.remove(&(w, m, e)).is_some();
-                assert_eq!(self.written(decided).revoked, removed);
-                self.reference.revocations += u64::from(removed);
-            }
+                who,
+                model,
+                enclave,
+            } => self.drop_key(who, model, enclave),
             Call::Release {
-                enclave: e,
-                model: m,
+                enclave,
+                model,
                 user,
-            } => self.release(e, m, user),
+            } => self.release(enclave, model, user),
             Call::Restart => {
                 let rows = self.durable.rows.values().cloned();
                 let head = self.broker.head();
                 self.broker = Broker::restore(head, rows, TTL_S, Limits::default()).unwrap();
             }
         }
+    }
+
+    fn register(&mut self, w: u8, m: u8, version: u32, content: u8) {
+        let body = registration(content);
+        let got = self
+            .broker
+            .register_model(&who(w), &model(m), ModelVersion(version), &body, NOW);
+        let accepted = version > 0 && self.reference.register(w, m, version, content);
+        assert_eq!(got.is_ok(), accepted, "{got:?}");
+        if let Ok(decided) = got {
+            assert_eq!(self.written(decided).owner, principal(w));
+        }
+    }
+
+    fn grant(&mut self, w: u8, m: u8, user: u8, e: u8) {
+        let got = self
+            .broker
+            .grant(&who(w), &model(m), principal(user), enclave(e), NOW);
+        let mine = self.reference.owners.get(&m) == Some(&w);
+        assert_eq!(got.is_ok(), mine, "{got:?}");
+        if let Ok(decided) = got {
+            self.written(decided);
+            self.reference.grants.insert((m, user, e));
+        }
+    }
+
+    fn revoke(&mut self, w: u8, m: u8, user: u8, e: u8) {
+        let got = self
+            .broker
+            .revoke(&who(w), &model(m), principal(user), enclave(e), NOW);
+        let mine = self.reference.owners.get(&m) == Some(&w);
+        assert_eq!(got.is_ok(), mine, "{got:?}");
+        if let Ok(decided) = got {
+            let removed = self.reference.grants.remove(&(m, user, e));
+            let answer = self.written(decided);
+            assert_eq!(answer.revoked, removed);
+            assert_eq!(answer.effective_within_s, u64::from(TTL_S));
+            self.reference.revocations += u64::from(removed);
+        }
+    }
+
+    fn register_key(&mut self, w: u8, m: u8, e: u8, owner: u8, content: u8) {
+        let body = RegisterRequestKey {
+            owner: principal(owner),
+            key: key(0x80 | content),
+        };
+        let got = self
+            .broker
+            .register_request_key(&who(w), &model(m), enclave(e), &body, NOW);
+        let held = self.reference.keys.get(&(w, m, e));
+        let accepted = held.is_none_or(|held| *held == (owner, content));
+        assert_eq!(got.is_ok(), accepted, "{got:?}");
+        if let Ok(decided) = got {
+            self.written(decided);
+            self.reference.keys.insert((w, m, e), (owner, content));
+        }
+    }
+
+    fn drop_key(&mut self, w: u8, m: u8, e: u8) {
+        let decided = self
+            .broker
+            .drop_request_key(&who(w), &model(m), enclave(e), NOW);
+        let removed = self.reference.keys.remove(&(w, m, e)).is_some();
+        assert_eq!(self.written(decided).revoked, removed);
+        self.reference.revocations += u64::from(removed);
     }
 
     fn release(&mut self, e: u8, m: u8, user: u8) {

@@ -438,98 +438,95 @@ fn remove(transaction: &redb::WriteTransaction, table: Stored, at: u64) {
     );
 }
 
+type Edit = fn(&redb::WriteTransaction);
+type Expected = fn(&OpenVaultError) -> bool;
+
+const ROW_EDITS: [(&str, Edit, Expected); 6] = [
+    (
+        "a row is gone",
+        |t| remove(t, ROWS, first_row(t)),
+        rows_changed,
+    ),
+    ("two rows swapped", swap_rows, row_refused),
+    (
+        "a row beyond the end",
+        |t| put(t, ROWS, 1 << 40, &stored(t, ROWS, first_row(t))),
+        rows_changed,
+    ),
+    ("a bit of a row", |t| flip_in_row(t, 40), row_refused),
+    (
+        "another epoch in front of a row",
+        |t| flip_in_row(t, 7),
+        row_refused,
+    ),
+    (
+        "a row cut to nothing",
+        |t| put(t, ROWS, first_row(t), &[]),
+        row_refused,
+    ),
+];
+
+const LOG_EDITS: [(&str, Edit, Expected); 6] = [
+    (
+        "the last log entry is gone",
+        |t| remove(t, LOG, last(t, LOG)),
+        log_refused,
+    ),
+    (
+        "a log entry in the middle is gone",
+        |t| remove(t, LOG, 2),
+        |e| matches!(e, OpenVaultError::Log { seq: 3 }),
+    ),
+    (
+        "a log entry in another place",
+        |t| put(t, LOG, 2, &stored(t, LOG, 1)),
+        |e| matches!(e, OpenVaultError::Log { seq: 2 }),
+    ),
+    (
+        "a log entry too many",
+        |t| put(t, LOG, last(t, LOG) + 1, &stored(t, LOG, 1)),
+        log_refused,
+    ),
+    (
+        "the head is gone",
+        |t| remove(t, HEAD, HEAD_AT),
+        |e| matches!(e, OpenVaultError::NoHead),
+    ),
+    (
+        "a row in place of the head",
+        |t| put(t, HEAD, HEAD_AT, &stored(t, ROWS, first_row(t))),
+        |e| matches!(e, OpenVaultError::OtherKey),
+    ),
+];
+
+fn rows_changed(error: &OpenVaultError) -> bool {
+    matches!(error, OpenVaultError::RowsChanged)
+}
+
+fn row_refused(error: &OpenVaultError) -> bool {
+    matches!(error, OpenVaultError::Row { .. })
+}
+
+fn log_refused(error: &OpenVaultError) -> bool {
+    matches!(error, OpenVaultError::Log { .. })
+}
+
+fn swap_rows(transaction: &redb::WriteTransaction) {
+    let (a, b) = (first_row(transaction), last(transaction, ROWS));
+    let (one, other) = (stored(transaction, ROWS, a), stored(transaction, ROWS, b));
+    put(transaction, ROWS, a, &other);
+    put(transaction, ROWS, b, &one);
+}
+
+fn flip_in_row(transaction: &redb::WriteTransaction, at: usize) {
+    let mut row = stored(transaction, ROWS, first_row(transaction));
+    row[at] ^= 1;
+    put(transaction, ROWS, first_row(transaction), &row);
+}
+
 #[test]
 fn an_edited_file_is_refused() {
-    type Edit = fn(&redb::WriteTransaction);
-    type Expected = fn(&OpenVaultError) -> bool;
-    let edits: [(&str, Edit, Expected); 12] = [
-        (
-            "a row is gone",
-            |t| remove(t, ROWS, first_row(t)),
-            |e| matches!(e, OpenVaultError::RowsChanged),
-        ),
-        (
-            "two rows swapped",
-            |t| {
-                let (a, b) = (first_row(t), last(t, ROWS));
-                let (one, other) = (stored(t, ROWS, a), stored(t, ROWS, b));
-                put(t, ROWS, a, &other);
-                put(t, ROWS, b, &one);
-            },
-            |e| matches!(e, OpenVaultError::Row { .. }),
-        ),
-        (
-            "a row beyond the end",
-            |t| {
-                let row = stored(t, ROWS, first_row(t));
-                put(t, ROWS, 1 << 40, &row);
-            },
-            |e| matches!(e, OpenVaultError::RowsChanged),
-        ),
-        (
-            "a bit of a row",
-            |t| {
-                let mut row = stored(t, ROWS, first_row(t));
-                row[40] ^= 1;
-                put(t, ROWS, first_row(t), &row);
-            },
-            |e| matches!(e, OpenVaultError::Row { .. }),
-        ),
-        (
-            "another epoch in front of a row",
-            |t| {
-                let mut row = stored(t, ROWS, first_row(t));
-                row[7] ^= 1;
-                put(t, ROWS, first_row(t), &row);
-            },
-            |e| matches!(e, OpenVaultError::Row { .. }),
-        ),
-        (
-            "a row cut to nothing",
-            |t| put(t, ROWS, first_row(t), &[]),
-            |e| matches!(e, OpenVaultError::Row { .. }),
-        ),
-        (
-            "the last log entry is gone",
-            |t| remove(t, LOG, last(t, LOG)),
-            |e| matches!(e, OpenVaultError::Log { .. }),
-        ),
-        (
-            "a log entry in the middle is gone",
-            |t| remove(t, LOG, 2),
-            |e| matches!(e, OpenVaultError::Log { seq: 3 }),
-        ),
-        (
-            "a log entry in another place",
-            |t| {
-                let entry = stored(t, LOG, 1);
-                put(t, LOG, 2, &entry);
-            },
-            |e| matches!(e, OpenVaultError::Log { seq: 2 }),
-        ),
-        (
-            "a log entry too many",
-            |t| {
-                let entry = stored(t, LOG, 1);
-                put(t, LOG, last(t, LOG) + 1, &entry);
-            },
-            |e| matches!(e, OpenVaultError::Log { .. }),
-        ),
-        (
-            "the head is gone",
-            |t| remove(t, HEAD, HEAD_AT),
-            |e| matches!(e, OpenVaultError::NoHead),
-        ),
-        (
-            "a row in place of the head",
-            |t| {
-                let row = stored(t, ROWS, first_row(t));
-                put(t, HEAD, HEAD_AT, &row);
-            },
-            |e| matches!(e, OpenVaultError::OtherKey),
-        ),
-    ];
-    for (name, edit, expected) in edits {
+    for (name, edit, expected) in ROW_EDITS.into_iter().chain(LOG_EDITS) {
         let error = tampered(edit);
         assert!(expected(&error), "{name}: {error:?}");
     }
