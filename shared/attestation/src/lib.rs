@@ -21,6 +21,8 @@ pub mod binder;
 pub mod cbor;
 pub mod certificate;
 pub mod evidence;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod identity;
 pub mod measured;

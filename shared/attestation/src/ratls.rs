@@ -5,6 +5,9 @@
 //! nothing is resumed. The certificate proves that a key was made in an enclave at some time;
 //! that the enclave is there *now* is for [`crate::gate`] to show.
 
+mod established;
+mod peer_verifier;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,26 +15,18 @@ use crypto::identity::IdentityKey;
 use protocol::PrincipalId;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
-    UnixTime,
-};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CipherSuite, ClientConfig, ConnectionCommon, DigitallySignedStruct,
-    DistinguishedName as Subject, HandshakeKind, NamedGroup, OtherError, ProtocolVersion,
-    ServerConfig, SignatureScheme,
-};
+use rustls::{CipherSuite, ClientConfig, ServerConfig};
 
 use crate::binder::{Binder, SpkiHash};
-use crate::certificate::{CertificateError, EVIDENCE_OID, Peer, read_peer, write_extension};
+use crate::certificate::{EVIDENCE_OID, write_extension};
 use crate::evidence::{Attester, CollectError};
 use crate::measured::MeasuredConfig;
-use crate::scorecard::{CheckName, Failed, Scorecard};
+pub use established::{EstablishError, Established};
+use peer_verifier::{Expect, PeerVerifier};
 
 /// The application protocol of the attested channel (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"sesemi-ks/1";
@@ -39,10 +34,6 @@ pub const ALPN: &[u8] = b"sesemi-ks/1";
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-sesemi-attest/1";
 /// rustls wants a server name; none is sent, and none is checked: the evidence is what counts.
 const SERVER_NAME: &str = "attested.invalid";
-const SCHEMES: [SignatureScheme; 2] = [
-    SignatureScheme::ECDSA_NISTP256_SHA256,
-    SignatureScheme::ED25519,
-];
 
 /// Why a TLS identity or configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -262,274 +253,6 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::try_from(SERVER_NAME).unwrap_or(ServerName::IpAddress(
         std::net::Ipv4Addr::UNSPECIFIED.into(),
     ))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expect {
-    Enclave,
-    AnyClient,
-}
-
-/// Accepts certificates by their shape, and handshake signatures by the real check only: the
-/// evidence in a certificate is public, so a stolen certificate must get nobody in.
-#[derive(Debug)]
-struct PeerVerifier {
-    algorithms: WebPkiSupportedAlgorithms,
-    expect: Expect,
-}
-
-impl PeerVerifier {
-    fn new(provider: &CryptoProvider, expect: Expect) -> Self {
-        Self {
-            algorithms: provider.signature_verification_algorithms,
-            expect,
-        }
-    }
-
-    fn certificate(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), rustls::Error> {
-        if !intermediates.is_empty() {
-            return Err(refuse(CertificateError::Count {
-                got: intermediates.len().saturating_add(1),
-            }));
-        }
-        let certificate = read_peer(std::slice::from_ref(end_entity)).map_err(refuse)?;
-        match (self.expect, certificate.peer) {
-            (Expect::Enclave, Peer::Principal(_)) => {
-                Err(refuse(CertificateError::ServerIsPrincipal))
-            }
-            (Expect::Enclave, Peer::Instance { .. }) | (Expect::AnyClient, _) => Ok(()),
-        }
-    }
-
-    // SECURITY: the signature is verified, under the key that `read_peer` found, by rustls.
-    // Test: ratls::tests::a_stolen_certificate_does_not_finish_a_handshake.
-    fn signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if !SCHEMES.contains(&signed.scheme) {
-            return Err(rustls::PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
-        }
-        let certificate = read_peer(std::slice::from_ref(certificate)).map_err(refuse)?;
-        let spki = SubjectPublicKeyInfoDer::from(certificate.spki_der);
-        rustls::crypto::verify_tls13_signature_with_raw_key(
-            message,
-            &spki,
-            signed,
-            &self.algorithms,
-        )
-    }
-}
-
-fn refuse(error: CertificateError) -> rustls::Error {
-    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(error))))
-}
-
-fn no_tls12() -> rustls::Error {
-    rustls::PeerIncompatible::Tls12NotOfferedOrEnabled.into()
-}
-
-impl ServerCertVerifier for PeerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.certificate(end_entity, intermediates)
-            .map(|()| ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-impl ClientCertVerifier for PeerVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        true
-    }
-
-    fn root_hint_subjects(&self) -> &[Subject] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.certificate(end_entity, intermediates)
-            .map(|()| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-/// Why a finished handshake is not one of this protocol.
-#[derive(Debug, thiserror::Error)]
-pub enum EstablishError {
-    #[error("the TLS handshake is not finished")]
-    Handshaking,
-    #[error("{check}: expected {expected}, got {got}")]
-    Parameter {
-        check: CheckName,
-        expected: String,
-        got: String,
-    },
-    #[error("reading the peer's certificate")]
-    Certificate(#[source] CertificateError),
-    #[error("deriving the TLS exporter")]
-    Exporter(#[source] rustls::Error),
-}
-
-/// A finished TLS handshake of this protocol. Not attested yet: the gate takes it.
-pub struct Established {
-    pub(crate) exporter: [u8; 32],
-    pub(crate) own_spki: SpkiHash,
-    pub(crate) peer: Peer,
-    pub(crate) card: Scorecard,
-}
-
-impl fmt::Debug for Established {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Established")
-            .field("own_spki", &self.own_spki)
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Established {
-    /// Checks what the handshake agreed on: rustls goes on without ALPN when the other side
-    /// offers none, and the rest is checked rather than believed. `own_spki` is of the key that
-    /// this side's configuration signs with.
-    ///
-    /// # Errors
-    /// [`EstablishError`] names what is not as this protocol demands.
-    pub fn of<Side>(
-        connection: &ConnectionCommon<Side>,
-        own_spki: SpkiHash,
-    ) -> Result<Self, EstablishError> {
-        if connection.is_handshaking() {
-            return Err(EstablishError::Handshaking);
-        }
-        let mut card = Scorecard::new();
-        agreed(connection, &mut card).map_err(|Failed(name)| {
-            let (expected, got) = card
-                .check(name)
-                .map(|check| (check.expected.clone(), check.got.clone()))
-                .unwrap_or_default();
-            EstablishError::Parameter {
-                check: name,
-                expected,
-                got,
-            }
-        })?;
-        let chain = connection.peer_certificates().unwrap_or_default();
-        let peer = read_peer(chain).map_err(EstablishError::Certificate)?.peer;
-        let exporter = connection
-            .export_keying_material([0; 32], EXPORTER_LABEL, None)
-            .map_err(EstablishError::Exporter)?;
-        Ok(Self {
-            exporter,
-            own_spki,
-            peer,
-            card,
-        })
-    }
-
-    #[must_use]
-    pub const fn peer(&self) -> &Peer {
-        &self.peer
-    }
-}
-
-fn agreed<Side>(connection: &ConnectionCommon<Side>, card: &mut Scorecard) -> Result<(), Failed> {
-    let version = connection.protocol_version();
-    card.require(
-        CheckName::TlsVersion,
-        version == Some(ProtocolVersion::TLSv1_3),
-        "TLSv1_3",
-        version.map_or_else(|| "none".into(), |version| format!("{version:?}")),
-    )?;
-    let group = connection
-        .negotiated_key_exchange_group()
-        .map(|group| group.name());
-    card.require(
-        CheckName::KeyExchange,
-        group == Some(NamedGroup::X25519MLKEM768),
-        "X25519MLKEM768",
-        group.map_or_else(|| "none".into(), |group| format!("{group:?}")),
-    )?;
-    let alpn = connection.alpn_protocol();
-    card.require(
-        CheckName::ApplicationProtocol,
-        alpn == Some(ALPN),
-        String::from_utf8_lossy(ALPN),
-        alpn.map_or_else(
-            || "none".into(),
-            |alpn| String::from_utf8_lossy(alpn).into_owned(),
-        ),
-    )?;
-    let kind = connection.handshake_kind();
-    let full = matches!(
-        kind,
-        Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest)
-    );
-    card.require(
-        CheckName::FullHandshake,
-        full,
-        "Full",
-        kind.map_or_else(|| "none".into(), |kind| format!("{kind:?}")),
-    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! Enclave ids and report data as another implementation, made from docs/protocol.md, has them.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,21 +1,23 @@
 //! The attested channel: TCP, TLS, the attest gate, and then HTTP/1.1 with JSON bodies.
 
+mod error;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation::ratls::{EstablishError, server_name};
+use attestation::ratls::server_name;
 use attestation::{
     Appraised, AttestedPeer, ClientGate, ClientIdentity, Established, GateError, RatlsError,
-    RatlsIdentity, RelyingParty, Scorecard, ServerGate, client_config, server_config,
+    RatlsIdentity, RelyingParty, ServerGate, client_config, server_config,
 };
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use protocol::{ErrorCode, WireError};
+use protocol::WireError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +27,7 @@ use tokio::time::timeout as within;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::gate::{PassError, pass};
+pub use error::{AcceptError, CallError, ConnectError, RequestError};
 
 /// Largest answer of KeyService that a client reads, in bytes: lists are longer than requests.
 pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
@@ -33,96 +36,6 @@ const HOST: &str = "keyservice";
 
 /// KeyService's end of a channel whose gate is open.
 pub type ChannelStream<S = TcpStream> = server::TlsStream<S>;
-
-/// Why there is no attested channel to KeyService.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("connecting to {addr}")]
-    Unreachable {
-        addr: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("no attested channel to {addr} within {after:?}")]
-    Timeout { addr: String, after: Duration },
-    #[error("preparing TLS")]
-    Prepare(#[source] RatlsError),
-    #[error("the connection to {addr} broke before it was attested")]
-    Broken {
-        addr: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the TLS handshake with {addr} failed")]
-    Handshake {
-        addr: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("what answers at {addr} does not speak the attested channel")]
-    NotOurs {
-        addr: String,
-        #[source]
-        source: EstablishError,
-    },
-    #[error("what answers at {addr} is not attested")]
-    NotAttested {
-        addr: String,
-        #[source]
-        source: GateError,
-    },
-    #[error("{addr} refuses this caller")]
-    Refused {
-        addr: String,
-        #[source]
-        source: WireError,
-    },
-    #[error("this side could not attest to {addr}")]
-    Attest {
-        addr: String,
-        #[source]
-        source: GateError,
-    },
-    #[error("starting HTTP with {addr}")]
-    Http {
-        addr: String,
-        #[source]
-        source: hyper::Error,
-    },
-}
-
-impl ConnectError {
-    /// The code for whoever asked for the channel.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Timeout { .. }
-            | Self::Broken { .. }
-            | Self::Http { .. } => ErrorCode::KeyserviceUnavailable,
-            Self::Handshake { .. } | Self::NotOurs { .. } | Self::NotAttested { .. } => {
-                ErrorCode::NotAttested
-            }
-            Self::Refused { source, .. } => source.code,
-            Self::Prepare(_) | Self::Attest { .. } => ErrorCode::Internal,
-        }
-    }
-
-    /// Whether the same attempt may succeed later.
-    #[must_use]
-    pub const fn retryable(&self) -> bool {
-        self.code().retryable()
-    }
-
-    /// The scorecard, if it came to an appraisal of the server.
-    #[must_use]
-    pub const fn scorecard(&self) -> Option<&Scorecard> {
-        match self {
-            Self::NotAttested { source, .. } => source.scorecard(),
-            _ => None,
-        }
-    }
-}
 
 /// An attested connection to KeyService. Calls go one after the other; when it breaks, connect
 /// again: a verdict is of one connection only.
@@ -301,58 +214,6 @@ fn broken_or(
     }
 }
 
-/// Why a call has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    #[error("keyservice answers with an error")]
-    Remote(#[source] WireError),
-    #[error("the channel to keyservice broke")]
-    Broken(#[source] hyper::Error),
-    #[error("the channel to keyservice is closed")]
-    Closed,
-    #[error("keyservice did not answer within {after:?}")]
-    Timeout { after: Duration },
-    #[error("writing the request")]
-    Request(#[source] RequestError),
-    #[error("keyservice's answer is longer than {ANSWER_MAX} bytes")]
-    TooLong,
-    #[error("keyservice's answer with status {status} is not what its interface says")]
-    Malformed {
-        status: u16,
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// Why a request cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    #[error("the body does not serialise")]
-    Body(#[source] serde_json::Error),
-    #[error("the path or method is not one of HTTP")]
-    Head(#[source] http::Error),
-}
-
-impl CallError {
-    /// The code for whoever asked for the call.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Remote(error) => error.code,
-            Self::Broken(_) | Self::Closed | Self::Timeout { .. } => {
-                ErrorCode::KeyserviceUnavailable
-            }
-            Self::Request(_) | Self::TooLong | Self::Malformed { .. } => ErrorCode::Internal,
-        }
-    }
-
-    /// Whether the same call may succeed later, in a new channel. Calls are idempotent.
-    #[must_use]
-    pub const fn retryable(&self) -> bool {
-        self.code().retryable()
-    }
-}
-
 impl Channel {
     /// The KeyService on the other end.
     #[must_use]
@@ -448,21 +309,6 @@ async fn exchange(
             Err(_) => CallError::Closed,
         })?;
     Ok((status, body.to_bytes()))
-}
-
-/// Why KeyService turned a connection away.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    #[error("the peer did not pass the attest gate within {after:?}")]
-    Timeout { after: Duration },
-    #[error("the TLS handshake failed")]
-    Handshake(#[source] io::Error),
-    #[error("the peer does not speak the attested channel")]
-    NotOurs(#[source] EstablishError),
-    #[error("passing the attest gate")]
-    Gate(#[source] GateError),
-    #[error("the connection broke in the attest gate")]
-    Broken(#[source] io::Error),
 }
 
 /// KeyService's end: turns accepted connections into attested ones.

@@ -1,8 +1,8 @@
 //! Attacks on the gate: relay, replay, reflection, other enclaves, other configurations.
 
 use proptest::prelude::*;
-use protocol::EnclaveId;
 use protocol::measured::{Isolation, KeyserviceMeasured, SemirtMeasured};
+use protocol::{EnclaveId, ErrorCode};
 
 use super::*;
 use crate::evidence::{Attester, Tee, VerifierSet};
@@ -489,6 +489,27 @@ fn a_genuine_enclave_does_not_attest_for_another_s_certificate() {
     let other = world.tee.attester(SoftEnclave::new(0x99));
     let refused = instance_answers(&world, |binder| attest(&*other, binder, &semirt_config(4)));
     assert_eq!(failed(refused), CheckName::SameEnclave);
+}
+
+#[test]
+fn a_stolen_keyservice_key_and_another_genuine_enclave_are_refused() {
+    let mut world = new_world();
+    // Even by a client that pins nothing.
+    world.at_client = world.tee.relying(Allowed::Any);
+    let connection = world.connection(&world.user);
+    let (mut client, _) = world.client_gate(&connection);
+    let binder = world.server_binder(&connection, client.nonce);
+    let other = world.tee.attester(SoftEnclave::new(0x99));
+    let frame = Frame::ServerAttest {
+        nonce: [0; 32],
+        evidence: other.collect(&Binder::channel(binder)).unwrap(),
+        config: keyservice_config().as_bytes().to_vec(),
+        epoch: EPOCH,
+    };
+    assert_eq!(
+        failed(client.on_frame(&body(&frame))),
+        CheckName::SameEnclave
+    );
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Handshakes that must not finish, and finished ones that must not count.
 
-use rustls::RootCertStore;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{HandshakeKind, RootCertStore};
 
 use super::*;
+use crate::certificate::Peer;
+use crate::scorecard::CheckName;
 use crate::testing::{HandshakeFailure, SoftEnclave, SoftTee, handshake};
 use protocol::measured::KeyserviceMeasured;
 

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use protocol::measured::{Isolation, KeyserviceMeasured, SemirtMeasured};
-use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
+use protocol::{Digest, EnclaveId, ErrorCode, ModelId, ModelVersion, PrincipalId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
