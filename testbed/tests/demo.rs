@@ -15,25 +15,44 @@ fn the_demo_does_what_the_readme_says() {
         .env("TMPDIR", folder.path())
         .output()
         .unwrap();
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
     assert!(out.status.success(), "{stdout}\n{stderr}");
     let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(report["ok"], true);
     assert_eq!(report["leaks_found"], 0);
     let requests = report["requests"].as_array().unwrap();
     for path in ["cold", "warm", "hot"] {
-        assert!(requests.iter().any(|r| r["path"] == path), "no {path} request");
+        assert!(
+            requests.iter().any(|r| r["path"] == path),
+            "no {path} request"
+        );
     }
     for request in requests {
         assert_eq!(request["ok"], true, "{request}");
         assert!(request["answer"]["label"].is_string(), "{request}");
-        assert!(request["phases_us"]["run"].as_u64().unwrap() > 0, "{request}");
+        assert!(
+            request["phases_us"]["run"].as_u64().unwrap() > 0,
+            "{request}"
+        );
     }
-    let codes: Vec<_> = report["refusals"].as_array().unwrap().iter().map(|r| &r["code"]).collect();
+    let codes: Vec<_> = report["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["code"])
+        .collect();
     let expected = [
-        "not_granted", "enclave_not_allowed", "cannot_open", "artifact_mismatch",
-        "response_mismatch", "replayed", "invalid_tensor", "not_attested",
+        "not_granted",
+        "enclave_not_allowed",
+        "cannot_open",
+        "artifact_mismatch",
+        "response_mismatch",
+        "replayed",
+        "invalid_tensor",
+        "not_attested",
     ];
     assert_eq!(codes, expected);
     // It cleans up: only the report is left.

@@ -1,5 +1,7 @@
 //! The whole system, in processes of its own: what goes on when a part fails, lies or is revoked.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,8 +44,19 @@ impl World {
         let user = Person::at(folder.path().join("user")).unwrap();
         let model: ModelId = case.name.parse().unwrap();
         let mut keyservice = owner.keyservice(&cluster).await.unwrap();
-        let digest = owner.publish(&cluster, &mut keyservice, &model, &case).await.unwrap();
-        let world = Self { cluster, owner, user, model, case, digest, _folder: folder };
+        let digest = owner
+            .publish(&cluster, &mut keyservice, &model, &case)
+            .await
+            .unwrap();
+        let world = Self {
+            cluster,
+            owner,
+            user,
+            model,
+            case,
+            digest,
+            _folder: folder,
+        };
         world.allow(&mut keyservice, &world.model).await;
         world
     }
@@ -55,19 +68,30 @@ impl World {
     /// The owner's grant and the user's request key.
     async fn allow(&self, owners: &mut Keyservice, model: &ModelId) {
         let enclave = self.enclave();
-        owners.owner().grant(model, &self.user.principal(), &enclave).await.unwrap();
+        owners
+            .owner()
+            .grant(model, &self.user.principal(), &enclave)
+            .await
+            .unwrap();
         let mut keyservice = self.user.keyservice(&self.cluster).await.unwrap();
         let owner = self.owner.principal();
-        self.user.register_request_key(&mut keyservice, model, owner, &enclave).await.unwrap();
+        self.user
+            .register_request_key(&mut keyservice, model, owner, &enclave)
+            .await
+            .unwrap();
     }
 
     fn client(&self, deadline: Duration) -> InferClient {
-        self.user.client(&self.cluster, RetryPolicy::with_deadline(deadline)).unwrap()
+        self.user
+            .client(&self.cluster, RetryPolicy::with_deadline(deadline))
+            .unwrap()
     }
 
     async fn ask(&self, deadline: Duration, model: &ModelId) -> Result<Answer, InferError> {
         let (inputs, _) = self.case.row(0).unwrap();
-        self.client(deadline).infer(model, &self.enclave(), &inputs).await
+        self.client(deadline)
+            .infer(model, &self.enclave(), &inputs)
+            .await
     }
 
     async fn ask_right(&self) -> Answer {
@@ -88,7 +112,11 @@ async fn keyservice_down_is_a_retryable_error_and_hot_models_do_not_notice() {
     assert_eq!(world.ask_right().await.telemetry.path, StartKind::Cold);
     let mut keyservice = world.owner.keyservice(&world.cluster).await.unwrap();
     let other: ModelId = "other".parse().unwrap();
-    world.owner.publish(&world.cluster, &mut keyservice, &other, &world.case).await.unwrap();
+    world
+        .owner
+        .publish(&world.cluster, &mut keyservice, &other, &world.case)
+        .await
+        .unwrap();
     world.allow(&mut keyservice, &other).await;
 
     world.cluster.kill_keyservice().await;
@@ -107,10 +135,17 @@ async fn keyservice_down_is_a_retryable_error_and_hot_models_do_not_notice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_artifact_is_the_stores_fault_and_heals() {
     let world = World::start(|_| {}).await;
-    let path = world.cluster.state().store().join(format!("{}.sesemi", world.digest));
+    let path = world
+        .cluster
+        .state()
+        .store()
+        .join(format!("{}.sesemi", world.digest));
     let aside = world.cluster.state().root().join("aside");
     std::fs::rename(&path, &aside).unwrap();
-    let error = world.ask(Duration::from_secs(2), &world.model).await.unwrap_err();
+    let error = world
+        .ask(Duration::from_secs(2), &world.model)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), ErrorCode::StoreUnavailable, "{error:?}");
     std::fs::rename(&aside, &path).unwrap();
     world.ask_right().await;
@@ -120,7 +155,11 @@ async fn a_missing_artifact_is_the_stores_fault_and_heals() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncated_artifact_is_refused_and_the_instance_lives_on() {
     let world = World::start(|_| {}).await;
-    let path = world.cluster.state().store().join(format!("{}.sesemi", world.digest));
+    let path = world
+        .cluster
+        .state()
+        .store()
+        .join(format!("{}.sesemi", world.digest));
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     let refused = world.ask(Duration::from_secs(5), &world.model).await;
@@ -136,8 +175,11 @@ async fn a_revoked_grant_ends_with_the_lease() {
     world.ask_right().await;
     let mut keyservice = world.owner.keyservice(&world.cluster).await.unwrap();
     let user = world.user.principal();
-    let revoked =
-        keyservice.owner().revoke(&world.model, &user, &world.enclave()).await.unwrap();
+    let revoked = keyservice
+        .owner()
+        .revoke(&world.model, &user, &world.enclave())
+        .await
+        .unwrap();
     assert!(revoked.revoked);
     assert!(revoked.effective_within_s <= 1, "{revoked:?}");
     let until = Instant::now() + PATIENCE;
@@ -151,7 +193,11 @@ async fn a_revoked_grant_ends_with_the_lease() {
         }
     }
     // Granted again, it works again.
-    keyservice.owner().grant(&world.model, &user, &world.enclave()).await.unwrap();
+    keyservice
+        .owner()
+        .grant(&world.model, &user, &world.enclave())
+        .await
+        .unwrap();
     world.ask_right().await;
     world.cluster.stop().await;
 }
@@ -160,7 +206,12 @@ async fn a_revoked_grant_ends_with_the_lease() {
 async fn an_instance_that_is_killed_is_replaced() {
     let world = World::start(|_| {}).await;
     let first = world.ask_right().await.telemetry.instance;
-    let pid: i32 = first.as_str().strip_prefix("semirt-").unwrap().parse().unwrap();
+    let pid: i32 = first
+        .as_str()
+        .strip_prefix("semirt-")
+        .unwrap()
+        .parse()
+        .unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let answer = world.ask_right().await;
@@ -180,9 +231,16 @@ async fn a_hostile_model_fails_alone() {
     // A valid package by its lengths, sealed by its owner, with a graph that is none.
     package.graph.iter_mut().for_each(|b| *b ^= 0x5a);
     let cluster = &world.cluster;
-    world.owner.publish_package(cluster, &mut keyservice, &hostile, &package).await.unwrap();
+    world
+        .owner
+        .publish_package(cluster, &mut keyservice, &hostile, &package)
+        .await
+        .unwrap();
     world.allow(&mut keyservice, &hostile).await;
-    assert_eq!(code(world.ask(Duration::from_secs(5), &hostile).await), ErrorCode::InvalidModel);
+    assert_eq!(
+        code(world.ask(Duration::from_secs(5), &hostile).await),
+        ErrorCode::InvalidModel
+    );
     assert_eq!(world.ask_right().await.telemetry.path, StartKind::Hot);
     world.cluster.stop().await;
 }
@@ -192,17 +250,28 @@ async fn bad_input_is_named_to_the_user_only() {
     let world = World::start(|options| options.record = true).await;
     let wrong = Tensor::from_f32("x", vec![1, 29], &[0.25; 29]).unwrap();
     let client = world.client(PATIENCE);
-    let error = client.infer(&world.model, &world.enclave(), &[wrong]).await.unwrap_err();
+    let error = client
+        .infer(&world.model, &world.enclave(), &[wrong])
+        .await
+        .unwrap_err();
     let told = service::ErrorChain(&error).to_string();
-    assert!(told.contains("expected shape [any, 30], got [1, 29]"), "{told}");
+    assert!(
+        told.contains("expected shape [any, 30], got [1, 29]"),
+        "{told}"
+    );
     let unknown: ModelId = "nobody-has-this".parse().unwrap();
     let mut keyservice = world.user.keyservice(&world.cluster).await.unwrap();
     let owner = world.owner.principal();
     let enclave = world.enclave();
     let user = &world.user;
-    user.register_request_key(&mut keyservice, &unknown, owner, &enclave).await.unwrap();
+    user.register_request_key(&mut keyservice, &unknown, owner, &enclave)
+        .await
+        .unwrap();
     // Whether a model exists is not told to those who may not use it.
-    assert_eq!(code(world.ask(Duration::from_secs(5), &unknown).await), ErrorCode::NotGranted);
+    assert_eq!(
+        code(world.ask(Duration::from_secs(5), &unknown).await),
+        ErrorCode::NotGranted
+    );
 
     // The exact message was sealed: no file of the operator's has it.
     let folder = world.cluster.state().record();

@@ -1,6 +1,10 @@
 //! KeyService, killed with SIGKILL under concurrent writes again and again: after each restart
 //! every acknowledged write is there, nothing else is, and repeating the write under way is safe.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test reports")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test reports"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

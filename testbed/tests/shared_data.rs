@@ -1,6 +1,12 @@
 //! Tests on the data that the design ships beside the project: arrival traces and captured evidence.
 //! They fail where the data is missing. `SESEMI_SHARED` says where it is; default `../shared`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::{Path, PathBuf};
@@ -14,10 +20,11 @@ use protocol::{ModelId, PrincipalId};
 const HOT: Duration = Duration::from_millis(150);
 const SWITCH: Duration = Duration::from_millis(300);
 
-#[expect(clippy::disallowed_methods, reason = "where the data lies is this target's only setting")]
 fn shared() -> PathBuf {
-    std::env::var_os("SESEMI_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from)
+    std::env::var_os("SESEMI_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        PathBuf::from,
+    )
 }
 
 /// A file of `t_ms,model` rows.
@@ -27,7 +34,10 @@ fn arrivals(name: &str) -> Vec<(Duration, ModelId)> {
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let rows = text.lines().skip(1).map(|line| {
         let (at, model) = line.split_once(',').unwrap();
-        (Duration::from_millis(at.parse().unwrap()), format!("m{model}").parse().unwrap())
+        (
+            Duration::from_millis(at.parse().unwrap()),
+            format!("m{model}").parse().unwrap(),
+        )
     });
     rows.collect()
 }
@@ -61,7 +71,13 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
             (None, None) => break,
             (Some(at), end) if end.is_none_or(|end| at <= end) => {
                 let (_, model) = arrivals.next().unwrap();
-                let arrival = Arrival { model, user, owner: None, bytes: 1000, deadline: None };
+                let arrival = Arrival {
+                    model,
+                    user,
+                    owner: None,
+                    bytes: 1000,
+                    deadline: None,
+                };
                 let ticket = packing.arrive(at, &arrival, &mut out);
                 models.insert(ticket, model.clone());
                 at
@@ -70,8 +86,11 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
                 let Reverse((at, ticket, endpoint, spent)) = ends.pop().unwrap();
                 let spent = spents[spent];
                 *flying.get_mut(&endpoint).unwrap() -= 1;
-                let report =
-                    Report { spent, duration: spent.exec, ..Report::bare(Outcome::Served) };
+                let report = Report {
+                    spent,
+                    duration: spent.exec,
+                    ..Report::bare(Outcome::Served)
+                };
                 packing.finish(at, ticket, &report, &mut out);
                 tally.served += 1;
                 at
@@ -79,7 +98,9 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
         };
         for action in out {
             match action {
-                Action::Dispatch { ticket, endpoint, .. } => {
+                Action::Dispatch {
+                    ticket, endpoint, ..
+                } => {
                     let (model, at) = (models[&ticket].clone(), endpoint.index());
                     let switch = resident.insert(at, model.clone()).as_ref() != Some(&model);
                     tally.switches += usize::from(switch);
@@ -91,7 +112,12 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
                     let count = flying.entry(at).or_default();
                     *count += 1;
                     tally.most_at_once = tally.most_at_once.max(*count);
-                    ends.push(Reverse((now + spent.exec + spent.switch, ticket, at, spents.len())));
+                    ends.push(Reverse((
+                        now + spent.exec + spent.switch,
+                        ticket,
+                        at,
+                        spents.len(),
+                    )));
                     spents.push(spent);
                 }
                 Action::Reject { .. } => tally.rejected += 1,
@@ -104,13 +130,29 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
 
 #[test]
 fn every_request_of_the_traces_is_answered_once() {
-    for name in ["w1_paper.csv", "w2_mmpp.csv", "w3_azure50.csv", "w4_sessions.csv"] {
+    for name in [
+        "w1_paper.csv",
+        "w2_mmpp.csv",
+        "w3_azure50.csv",
+        "w4_sessions.csv",
+    ] {
         let trace = arrivals(name);
         assert!(trace.len() > 500, "{name} has {} rows", trace.len());
-        for policy in [PolicyName::Published, PolicyName::Affinity, PolicyName::OneToOne] {
+        for policy in [
+            PolicyName::Published,
+            PolicyName::Affinity,
+            PolicyName::OneToOne,
+        ] {
             let tally = replay(policy, 5, &trace);
-            assert_eq!(tally.served + tally.rejected, trace.len(), "{name} {policy:?}: {tally:?}");
-            assert!(tally.served * 2 > trace.len(), "{name} {policy:?}: {tally:?}");
+            assert_eq!(
+                tally.served + tally.rejected,
+                trace.len(),
+                "{name} {policy:?}: {tally:?}"
+            );
+            assert!(
+                tally.served * 2 > trace.len(),
+                "{name} {policy:?}: {tally:?}"
+            );
         }
     }
 }
@@ -121,7 +163,10 @@ fn affinity_switches_less_than_the_published_search() {
     let trace = arrivals("w1_paper.csv");
     let published = replay(PolicyName::Published, 5, &trace).switches;
     let affinity = replay(PolicyName::Affinity, 5, &trace).switches;
-    assert!(affinity * 2 < published, "published {published}, affinity {affinity}");
+    assert!(
+        affinity * 2 < published,
+        "published {published}, affinity {affinity}"
+    );
 }
 
 #[test]

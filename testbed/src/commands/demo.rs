@@ -143,7 +143,7 @@ fn extra(args: &DemoArgs) -> anyhow::Result<Option<Extra>> {
 fn picture(path: &Path, case: &Case) -> anyhow::Result<Vec<Tensor>> {
     let preprocess = match case.name.as_str() {
         "efficientnet-lite0" => Preprocess::EfficientnetLite,
-        "mobilenetv1" | "resnet101v2" => Preprocess::Tensorflow,
+        "mobilenet-v1" | "resnet101-v2" => Preprocess::Tensorflow,
         "densenet121" => Preprocess::Imagenet,
         "digits" => Preprocess::Digits8x8,
         other => bail!("'{other}' does not take a picture"),
@@ -162,7 +162,7 @@ fn picture(path: &Path, case: &Case) -> anyhow::Result<Vec<Tensor>> {
 #[expect(clippy::print_stdout, reason = "the demo's tables are for stdout")]
 fn show(report: &Report) {
     println!(
-        "\nOne SeMIRT instance, two encrypted models; times in ms\n{}",
+        "\nOne SeMIRT instance, several encrypted models; times in ms\n{}",
         report.requests_table()
     );
     println!("\nWhat is refused\n{}", report.refusals_table());

@@ -93,7 +93,8 @@ impl Person {
             tolerance: PACK_TOLERANCE,
         };
         let package = pack(&case.onnx, check).with_context(|| format!("pack {model}"))?;
-        self.publish_package(cluster, keyservice, model, &package).await
+        self.publish_package(cluster, keyservice, model, &package)
+            .await
     }
 
     /// As owner: seals, pushes and registers what was packed.

@@ -243,10 +243,11 @@ fn said<E: Explain + std::error::Error>(error: &E) -> (String, String) {
 }
 
 fn row(name: &str, expected: ErrorCode, refused: Option<(String, String)>) -> RefusalRow {
-    let (code, message) = refused.clone().unwrap_or_default();
+    let is_refused = refused.is_some();
+    let (code, message) = refused.unwrap_or_default();
     RefusalRow {
         name: name.into(),
-        refused: refused.is_some(),
+        refused: is_refused,
         code,
         expected: expected.name().into(),
         message,

@@ -202,7 +202,7 @@ mod tests {
         assert!(complete().complete());
         let spoil: [fn(&mut Report); 7] = [
             |r| r.requests[0].ok = false,
-            |r| _ = r.requests.pop(),
+            |r| r.requests.truncate(2),
             |r| r.refusals.clear(),
             |r| r.refusals[0].refused = false,
             |r| r.refusals[0].code = "b".into(),

@@ -1,0 +1,8 @@
+//! Envelopes: nothing that nobody sealed opens.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    assert!(!crypto::fuzzing::envelope(bytes));
+});

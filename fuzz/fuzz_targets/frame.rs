@@ -1,0 +1,8 @@
+//! Frames of the attest gate.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = attestation::fuzzing::frame(bytes);
+});
