@@ -1,6 +1,9 @@
 //! The simulator against figures that can be worked out by hand, and the order of the policies.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the test's failure")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is the test's failure"
+)]
 
 use std::fmt::Write as _;
 
@@ -33,7 +36,10 @@ fn run(workload: &Workload, costs: &CostModel, policy: &str, machine: &Machine) 
 }
 
 fn near(got: f64, expected: f64) {
-    assert!((got - expected).abs() < 1e-6 * expected.abs().max(1.0), "{got}, not {expected}");
+    assert!(
+        (got - expected).abs() < 1e-6 * expected.abs().max(1.0),
+        "{got}, not {expected}"
+    );
 }
 
 #[test]
@@ -44,7 +50,10 @@ fn one_model_cold_then_hot_then_cold_again() {
     near(figures.cold, 2.0 / 3.0);
     // Alive from 0 to 5.1 + 60 s, and from 100 to 101.4 + 60 s, with 96 + 64 MiB.
     near(figures.gb_seconds, (65.1 + 61.4) * 160.0 / 1024.0);
-    near(figures.billed_gb_seconds, (1.4 + 0.1 + 1.4) * 160.0 / 1024.0);
+    near(
+        figures.billed_gb_seconds,
+        (1.4 + 0.1 + 1.4) * 160.0 / 1024.0,
+    );
     near(figures.slo_2x, 1.0 / 3.0);
 }
 
@@ -65,7 +74,12 @@ fn memory_bounds_the_instances_and_the_rest_waits() {
     let free = run(&workload, &exact(), "one-to-one", &Machine::default());
     near(free.p99_ms, 1400.0);
     near(free.peak_instances, 3.0);
-    let bound = run(&workload, &exact(), "one-to-one:instances=1", &Machine::default());
+    let bound = run(
+        &workload,
+        &exact(),
+        "one-to-one:instances=1",
+        &Machine::default(),
+    );
     near(bound.p50_ms, 1500.0);
     near(bound.p99_ms, 1600.0);
     near(bound.peak_instances, 1.0);
@@ -74,19 +88,38 @@ fn memory_bounds_the_instances_and_the_rest_waits() {
 #[test]
 fn cores_are_shared() {
     let workload = workload("0,a\n0,b\n");
-    let machine = Machine { cores: Some(1.0), ..Machine::default() };
-    near(run(&workload, &exact(), "one-to-one", &machine).mean_ms, 2800.0);
-    near(run(&workload, &exact(), "one-to-one", &Machine::default()).mean_ms, 1400.0);
+    let machine = Machine {
+        cores: Some(1.0),
+        ..Machine::default()
+    };
+    near(
+        run(&workload, &exact(), "one-to-one", &machine).mean_ms,
+        2800.0,
+    );
+    near(
+        run(&workload, &exact(), "one-to-one", &Machine::default()).mean_ms,
+        1400.0,
+    );
 }
 
 #[test]
 fn the_strict_variant_makes_callers_retry() {
     let workload = workload("0,slow\n1,a\n");
-    let strict = run(&workload, &exact(), "published-strict:endpoints=1", &Machine::default());
+    let strict = run(
+        &workload,
+        &exact(),
+        "published-strict:endpoints=1",
+        &Machine::default(),
+    );
     // Busy until 2,300 ms; retries at 101, 201, … 2,301 ms, then a switch.
     near(strict.retries_per_request, 23.0 / 2.0);
     near(strict.mean_ms, (2300.0 + 2300.0 + 400.0) / 2.0);
-    let waits = run(&workload, &exact(), "published:endpoints=1", &Machine::default());
+    let waits = run(
+        &workload,
+        &exact(),
+        "published:endpoints=1",
+        &Machine::default(),
+    );
     near(waits.mean_ms, (2300.0 + 2299.0 + 400.0) / 2.0);
     near(waits.retries_per_request, 0.0);
 }
@@ -110,9 +143,8 @@ fn the_same_seed_gives_the_same_run_and_nobody_is_lost() {
     let (workload, costs) = (bursts(), CostModel::regime(Regime::Fast));
     for policy in fnpacker::config::PolicyName::ALL.map(|policy| policy.name()) {
         let spec: PolicySpec = policy.parse().unwrap();
-        let run = |seed| {
-            Simulation::run(&workload, &costs, &spec, &Machine::default(), seed).figures()
-        };
+        let run =
+            |seed| Simulation::run(&workload, &costs, &spec, &Machine::default(), seed).figures();
         let (first, again, other) = (run(1), run(1), run(2));
         assert_eq!(first, again, "{policy}");
         assert_ne!(first, other, "{policy}");
@@ -133,10 +165,19 @@ fn better_policies_are_better() {
         let published = run("published");
         for better in ["affinity", "ch-bl", "ect-g"] {
             let figures = run(better);
-            assert!(figures.mean_ms < published.mean_ms, "{better}, {regime:?}: {figures:?}");
+            assert!(
+                figures.mean_ms < published.mean_ms,
+                "{better}, {regime:?}: {figures:?}"
+            );
         }
         let ect = run("ect-g");
-        assert!(ect.mean_ms < 0.7 * published.mean_ms, "{regime:?}: {ect:?} {published:?}");
-        assert!(ect.p99_ms < published.p99_ms, "{regime:?}: {ect:?} {published:?}");
+        assert!(
+            ect.mean_ms < 0.7 * published.mean_ms,
+            "{regime:?}: {ect:?} {published:?}"
+        );
+        assert!(
+            ect.p99_ms < published.p99_ms,
+            "{regime:?}: {ect:?} {published:?}"
+        );
     }
 }

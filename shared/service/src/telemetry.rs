@@ -10,8 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Starts logging to stderr. `filter` is in `tracing`'s form, for example `info,keyservice=debug`;
 /// one that cannot be read falls back to `info`. A second call has no effect.
 pub fn init_logging(filter: &str, json: bool) {
-    let filter =
-        filter.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let filter = filter
+        .parse()
+        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if json {
