@@ -219,9 +219,9 @@ pub struct InferArgs {
     pub preprocess: Option<Preprocess>,
     #[command(flatten)]
     pub enclave: EnclaveFlag,
-    /// Send the request this many times
+    /// Send the request this many times; outputs are kept of the first 20, all are compared
     #[arg(long, default_value_t = 1, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub count: u32,
     /// Keep this many requests under way at once
     #[arg(long, default_value_t = 1, value_name = "N",

@@ -160,23 +160,21 @@ pub fn tensor_text(tensor: &Tensor, top: usize, labels: &[String]) -> String {
     );
     let label = |class: usize| labels.get(class).cloned().unwrap_or_default();
     if let Some(scores) = scores(tensor) {
-        let ranked = top_k(&scores, top)
-            .into_iter()
-            .map(|(class, score)| [class.to_string(), label(class), format!("{score:.6}")]);
-        let text = table(["class", "label", "score"], &["class", "score"], ranked);
-        format!("{head}, largest first\n{}", indent(&text))
+        let ranked = top_k(&scores, top).into_iter();
+        let ranked =
+            ranked.map(|(class, score)| [label(class), score_text(score), class.to_string()]);
+        format!(
+            "{head}, largest first\n{}",
+            indent(&scores_table("class", labels, ranked))
+        )
     } else if let Some(best) = best_of_rows(tensor) {
         let rows = best.into_iter().enumerate().map(|(row, (class, score))| {
-            [
-                row.to_string(),
-                class.to_string(),
-                label(class),
-                format!("{score:.6}"),
-            ]
+            [label(class), score_text(score), format!("{row}: {class}")]
         });
-        let right = ["row", "class", "score"];
-        let text = table(["row", "class", "label", "score"], &right, rows);
-        format!("{head}, largest of each row\n{}", indent(&text))
+        format!(
+            "{head}, largest of each row\n{}",
+            indent(&scores_table("row: class", labels, rows))
+        )
     } else {
         let values: Vec<_> = elements(tensor)
             .take(SHOWN_MAX)
@@ -189,6 +187,25 @@ pub fn tensor_text(tensor: &Tensor, top: usize, labels: &[String]) -> String {
             String::new()
         };
         format!("{head}\n  {}{more}\n", values.join(" "))
+    }
+}
+
+fn score_text(score: f32) -> String {
+    format!("{score:.6}")
+}
+
+/// Rows of label, score and class; without labels there is no column of them.
+fn scores_table(class: &str, labels: &[String], rows: impl Iterator<Item = [String; 3]>) -> String {
+    let right = [class, "score"];
+    if labels.is_empty() {
+        table(
+            [class, "score"],
+            &right,
+            rows.map(|[_, score, class]| [class, score]),
+        )
+    } else {
+        let rows = rows.map(|[label, score, class]| [class, score, label]);
+        table([class, "score", "label"], &right, rows)
     }
 }
 
@@ -278,8 +295,9 @@ mod tests {
         let labels = ["cat".to_owned(), "dog".to_owned(), "owl".to_owned()];
         assert_eq!(
             tensor_text(&scores, 2, &labels),
-            "p FP32[1, 3], largest first\n  class  label     score\n      1  dog    0.500000\n      0  cat    0.250000\n"
+            "p FP32[1, 3], largest first\n  class     score  label\n      1  0.500000  dog\n      0  0.250000  cat\n"
         );
+        assert!(!tensor_text(&scores, 2, &[]).contains("label"));
         let single = Tensor::from_f32("p", vec![2, 1], &[0.5, 1.0]).unwrap();
         assert_eq!(tensor_text(&single, 5, &[]), "p FP32[2, 1]\n  0.5 1.0\n");
         let ids = Tensor::new("i", Datatype::Int64, vec![20], vec![0; 160]).unwrap();
@@ -292,7 +310,7 @@ mod tests {
         let labels = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
         assert_eq!(
             tensor_text(&rows, 5, &labels),
-            "p FP32[2, 3], largest of each row\n  row  class  label     score\n    0      0  a      0.500000\n    1      2  c      1.000000\n"
+            "p FP32[2, 3], largest of each row\n  row: class     score  label\n        0: 0  0.500000  a\n        1: 2  1.000000  c\n"
         );
     }
 

@@ -5,6 +5,7 @@
     clippy::disallowed_methods,
     reason = "tests read UPDATE_GOLDEN from the environment"
 )]
+#![expect(clippy::unwrap_used, reason = "helpers of tests report by panic")]
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestation::VerifierSet;
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use cli::args::Arguments;
 
 /// Compares with `tests/golden/NAME`, or writes it.
@@ -69,6 +70,50 @@ fn every_command_has_an_example() {
             .for_each(walk);
     }
     walk(&Arguments::command());
+}
+
+/// The command lines of a text: those that begin with `sesemi`, continued over `\\`.
+fn command_lines(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim);
+    lines
+        .filter(|line| line.starts_with("sesemi ") || line.starts_with("sesemi-owner "))
+        .map(|line| {
+            line.split(" | ")
+                .next()
+                .unwrap()
+                .split(" > ")
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+}
+
+/// Every example that people may paste is a command line that the parser takes.
+#[test]
+fn the_examples_of_help_and_of_the_walk_through_parse() {
+    fn walk(command: &clap::Command, lines: &mut Vec<String>) {
+        let texts = [command.get_after_help(), command.get_after_long_help()];
+        texts
+            .into_iter()
+            .flatten()
+            .for_each(|t| lines.extend(command_lines(&t.to_string())));
+        command.get_subcommands().for_each(|sub| walk(sub, lines));
+    }
+    let mut lines = Vec::new();
+    walk(&Arguments::command(), &mut lines);
+    assert!(lines.len() > 40, "{lines:#?}");
+    let doc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    let doc = command_lines(&fs::read_to_string(doc).unwrap());
+    assert!(doc.len() > 12, "{doc:#?}");
+    for line in lines.iter().chain(&doc) {
+        let line = line
+            .replace("64-HEX-DIGITS", &"1".repeat(64))
+            .replace("96-HEX-DIGITS", &"1".repeat(96));
+        let parsed = Arguments::try_parse_from(line.split_whitespace());
+        assert!(parsed.is_ok(), "{line}\n{}", parsed.unwrap_err());
+    }
 }
 
 #[test]
@@ -214,7 +259,6 @@ const BAD: &[(u8, &str)] = &[
         "infer digits --input @good.json --input @good.json --profile @profile.toml",
     ),
     (2, "model pack @model.onnx"),
-    (2, "model pack @model.onnx --allow-unchecked"),
     (2, "model pack @missing.onnx --allow-unchecked"),
     (2, "model inspect @model.package"),
     (2, "model inspect @missing.package"),
@@ -231,6 +275,16 @@ fn what_bad_input_gets() {
         write!(text, "$ sesemi {line}\n{stderr}[exit {code}]\n\n").unwrap();
     }
     check("errors.txt", &text);
+}
+
+/// Its text is the engine's, so it is not in the golden.
+#[test]
+fn what_is_not_a_model_is_the_callers_fault() {
+    let desk = Desk::new();
+    let (code, stdout, stderr) = desk.run("model pack @model.onnx --allow-unchecked");
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("cannot pack DESK/model.onnx"), "{stderr}");
+    assert!(stderr.contains("invalid_model"), "{stderr}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub const fn advice(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::InvalidRequest => "correct the request; the message names what is wrong",
         ErrorCode::CannotOpen => {
-            "register this request key again (`sesemi key register`): the instance holds another one"
+            "if the key was replaced a moment ago, wait until the lease of the old one ends; else register it again (`sesemi key register`)"
         }
         ErrorCode::InvalidTensor => "correct the input named in the message",
         ErrorCode::InvalidModel => {

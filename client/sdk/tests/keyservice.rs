@@ -1,4 +1,5 @@
 //! The client against a KeyService that misbehaves, over a real attested channel (software TEE).
+#![expect(clippy::unwrap_used, reason = "helpers of tests report by panic")]
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -20,8 +20,8 @@ use crate::report::{Report, bytes, fields, ms, table, tensor_json, tensor_text};
 
 /// Time for one request, unless `--deadline` says otherwise: a cold start of a large model fits.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Most requests that are listed one by one for people.
-const LISTED_MAX: usize = 20;
+/// Most requests that are listed one by one for people, and whose outputs are all kept.
+const LISTED_MAX: u32 = 20;
 /// Largest file of labels, in bytes.
 const LABELS_MAX: u64 = 16 * 1024 * 1024;
 
@@ -47,18 +47,16 @@ pub(super) async fn run(context: &Context<'_>, arguments: &InferArgs) -> Result<
         count: arguments.count,
         concurrency: usize::from(arguments.concurrency),
     };
-    let mut results = batch.send().await;
-    if let [(_, Err(_))] = results.as_slice()
-        && let Some((_, Err(error))) = results.pop()
+    let mut sent = batch.send().await;
+    if let [(_, Err(_))] = sent.results.as_slice()
+        && let Some((_, Err(error))) = sent.results.pop()
     {
         return Err(error.into());
     }
-    if let Some(folder) = &arguments.save
-        && let Some(answer) = results.iter().find_map(|(_, result)| result.as_ref().ok())
-    {
-        save(folder, &answer.outputs)?;
+    if let Some(folder) = &arguments.save {
+        save(folder, &sent.first)?;
     }
-    Ok(report(arguments, &labels, results))
+    Ok(report(arguments, &labels, &sent))
 }
 
 /// The same request, `count` times, at most `concurrency` under way.
@@ -73,10 +71,37 @@ struct Batch {
 
 type Numbered = (u32, Result<Answer, InferError>);
 
+/// What came back.
+#[derive(Default)]
+struct Sent {
+    /// By number; those after [`LISTED_MAX`] without their outputs, to bound memory.
+    results: Vec<Numbered>,
+    /// Outputs of the answer that came first.
+    first: Vec<Tensor>,
+    /// How many answers have other outputs than that one.
+    different: u32,
+}
+
+impl Sent {
+    fn take(&mut self, (number, mut result): Numbered) {
+        if let Ok(answer) = &mut result {
+            if self.first.is_empty() {
+                self.first.clone_from(&answer.outputs);
+            } else if self.first != answer.outputs {
+                self.different += 1;
+            }
+            if number > LISTED_MAX {
+                answer.outputs = Vec::new();
+            }
+        }
+        self.results.push((number, result));
+    }
+}
+
 impl Batch {
-    async fn send(&self) -> Vec<Numbered> {
+    async fn send(&self) -> Sent {
         let mut running = JoinSet::new();
-        let mut results = Vec::new();
+        let mut sent = Sent::default();
         let mut next = 1;
         loop {
             while next <= self.count && running.len() < self.concurrency {
@@ -88,14 +113,14 @@ impl Batch {
                 next += 1;
             }
             match running.join_next().await {
-                Some(Ok(result)) => results.push(result),
+                Some(Ok(result)) => sent.take(result),
                 // A task ends early only if the runtime shuts down.
                 Some(Err(error)) => tracing::error!(%error, "a request did not end"),
                 None => break,
             }
         }
-        results.sort_by_key(|(number, _)| *number);
-        results
+        sent.results.sort_by_key(|(number, _)| *number);
+        sent
     }
 }
 
@@ -140,7 +165,8 @@ fn save(folder: &Path, outputs: &[Tensor]) -> Result<(), InputError> {
     Ok(())
 }
 
-fn report(arguments: &InferArgs, labels: &[String], results: Vec<Numbered>) -> Report {
+fn report(arguments: &InferArgs, labels: &[String], sent: &Sent) -> Report {
+    let results = &sent.results;
     let json: Vec<_> = results
         .iter()
         .map(|(number, result)| request_json(*number, result))
@@ -152,17 +178,17 @@ fn report(arguments: &InferArgs, labels: &[String], results: Vec<Numbered>) -> R
         .map(|error| Exit::from(sdk::Explain::fault(error)))
         .max();
     let mut text = String::new();
-    if let Some(answer) = results.iter().find_map(|(_, result)| result.as_ref().ok()) {
-        for output in &answer.outputs {
-            text.push_str(&tensor_text(output, usize::from(arguments.top), labels));
-        }
-        text.push('\n');
+    for output in &sent.first {
+        text.push_str(&tensor_text(output, usize::from(arguments.top), labels));
     }
+    text.push('\n');
     match results.as_slice() {
         [(_, Ok(answer))] => text.push_str(&single_text(answer)),
-        _ => text.push_str(&many_text(results)),
+        _ => text.push_str(&many_text(sent)),
     }
-    let json = json!({ "model": arguments.model, "requests": json });
+    let json = json!({
+        "model": arguments.model, "requests": json, "different_answers": sent.different,
+    });
     Report {
         text,
         json,
@@ -177,7 +203,8 @@ fn request_json(number: u32, result: &Result<Answer, InferError>) -> Value {
             "ok": true,
             "request_id": answer.request_id,
             "model_version": answer.model_version,
-            "outputs": answer.outputs.iter().map(tensor_json).collect::<Vec<_>>(),
+            "outputs": (number <= LISTED_MAX)
+                .then(|| answer.outputs.iter().map(tensor_json).collect::<Vec<_>>()),
             "path": answer.telemetry.path,
             "phases_us": answer.telemetry.phases_us,
             "instance": answer.telemetry.instance,
@@ -259,9 +286,13 @@ fn single_text(answer: &Answer) -> String {
     ])
 }
 
-fn many_text(results: Vec<Numbered>) -> String {
+fn many_text(sent: &Sent) -> String {
+    let results = &sent.results;
     let mut text = String::new();
-    if results.len() <= LISTED_MAX {
+    if results
+        .last()
+        .is_some_and(|(number, _)| *number <= LISTED_MAX)
+    {
         let rows = results.iter().map(|(number, result)| match result {
             Ok(answer) => [
                 number.to_string(),
@@ -282,7 +313,13 @@ fn many_text(results: Vec<Numbered>) -> String {
         text.push_str(&table(header, &["#", "ms"], rows));
         text.push('\n');
     }
-    text.push_str(&summary(&results));
+    text.push_str(&summary(results));
+    if sent.different > 0 {
+        text.push_str(&format!(
+            "{} answers DIFFER from the first\n",
+            sent.different
+        ));
+    }
     // Each cause once, with what to do.
     let mut causes = BTreeMap::new();
     for failure in results

@@ -21,9 +21,9 @@ use crate::failure::Failure;
 use crate::input;
 use crate::report::{Report, bytes, fields, specs, table};
 
-/// Why a model file is not packed or not read.
+/// Why a model is not packed, read or found.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ModelFileError {
+pub(super) enum ModelError {
     #[error("cannot {action} {path}")]
     File {
         action: &'static str,
@@ -40,11 +40,13 @@ pub(super) enum ModelFileError {
     Pack { path: PathBuf, source: PackError },
     #[error("cannot write the package {path}")]
     Write { path: PathBuf, source: WriteError },
+    #[error("no version of model '{model}' is registered as yours or was pushed from here")]
+    NoVersion { model: ModelId },
     #[error("{path} is not a usable model package")]
     Package { path: PathBuf, source: PackageError },
 }
 
-impl Explain for ModelFileError {
+impl Explain for ModelError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -56,6 +58,7 @@ impl Explain for ModelFileError {
             Self::File { .. } | Self::NoName { .. } | Self::NoExample | Self::Write { .. } => {
                 ErrorCode::InvalidRequest
             }
+            Self::NoVersion { .. } => ErrorCode::NotFound,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Pack { .. } | Self::Package { .. } => ErrorCode::InvalidModel,
         }
@@ -102,15 +105,15 @@ fn shelf(context: &Context<'_>) -> Result<ModelShelf, Failure> {
     Ok(ModelShelf::new(context.home()?.models()))
 }
 
-fn read_whole(path: &Path) -> Result<Vec<u8>, ModelFileError> {
-    let failed = |source| ModelFileError::File {
+fn read_whole(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let failed = |source| ModelError::File {
         action: "read",
         path: path.into(),
         source,
     };
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.len() > PACKAGE_MAX {
-        return Err(ModelFileError::TooLarge { path: path.into() });
+        return Err(ModelError::TooLarge { path: path.into() });
     }
     let mut content = Vec::new();
     file.take(PACKAGE_MAX)
@@ -129,19 +132,19 @@ fn pack(context: &Context<'_>, onnx: &Path, options: &PackOptions) -> Result<Pac
             tolerance: options.tolerance,
         },
         (true, true) => Check::AllowUnchecked,
-        (true, false) => return Err(ModelFileError::NoExample.into()),
+        (true, false) => return Err(ModelError::NoExample.into()),
     };
     let model = read_whole(onnx)?;
     let mut external = Vec::new();
     for path in &options.external {
         let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| ModelFileError::NoName { path: path.clone() })?;
+        let name = name.ok_or_else(|| ModelError::NoName { path: path.clone() })?;
         external.push((name, read_whole(path)?));
     }
     let external: BTreeMap<_, _> = external.iter().map(|(n, b)| (*n, b.as_slice())).collect();
     let step = context.progress.step("pack", None);
     let package =
-        pack_with_external(&model, &external, check).map_err(|source| ModelFileError::Pack {
+        pack_with_external(&model, &external, check).map_err(|source| ModelError::Pack {
             path: onnx.into(),
             source,
         })?;
@@ -167,8 +170,8 @@ fn pack_command(context: &Context<'_>, arguments: &PackArgs) -> Result<Report, F
 }
 
 /// Appears as a whole or not at all, readable by its owner only: it is the model in the clear.
-fn write_package(package: &Package, out: &Path) -> Result<u64, ModelFileError> {
-    let failed = |source| ModelFileError::File {
+fn write_package(package: &Package, out: &Path) -> Result<u64, ModelError> {
+    let failed = |source| ModelError::File {
         action: "write",
         path: out.into(),
         source,
@@ -181,7 +184,7 @@ fn write_package(package: &Package, out: &Path) -> Result<u64, ModelFileError> {
     let mut writer = io::BufWriter::new(staged.as_file_mut());
     let len = package
         .write_to(&mut writer)
-        .map_err(|source| ModelFileError::Write {
+        .map_err(|source| ModelError::Write {
             path: out.into(),
             source,
         })?;
@@ -223,13 +226,13 @@ fn described(manifest: &Manifest, len: u64) -> Vec<(&'static str, String)> {
 }
 
 /// Reads a package's manifest and checks that the file is as long as it says.
-fn read_manifest(path: &Path) -> Result<(Manifest, u64), ModelFileError> {
-    let failed = |source| ModelFileError::File {
+fn read_manifest(path: &Path) -> Result<(Manifest, u64), ModelError> {
+    let failed = |source| ModelError::File {
         action: "read",
         path: path.into(),
         source,
     };
-    let wrong = |source| ModelFileError::Package {
+    let wrong = |source| ModelError::Package {
         path: path.into(),
         source,
     };
@@ -304,7 +307,7 @@ async fn push(context: &Context<'_>, arguments: &PushArgs) -> Result<Report, Fai
     };
     let (_, len) = read_manifest(&arguments.package)?;
     let path = &arguments.package;
-    let mut file = File::open(path).map_err(|source| ModelFileError::File {
+    let mut file = File::open(path).map_err(|source| ModelError::File {
         action: "read",
         path: path.clone(),
         source,
@@ -364,7 +367,7 @@ async fn publish(context: &Context<'_>, arguments: &PublishArgs) -> Result<Repor
         }
     };
     let package = pack(context, &arguments.onnx, &arguments.options)?;
-    let layout = |source| ModelFileError::Package {
+    let layout = |source| ModelError::Package {
         path: arguments.onnx.clone(),
         source,
     };
@@ -430,6 +433,12 @@ async fn versions(context: &Context<'_>, model: &ModelId) -> Result<Report, Fail
     }
     for pushed in here {
         versions.entry(pushed.version).or_default().1 = Some(pushed.digest);
+    }
+    if versions.is_empty() {
+        return Err(ModelError::NoVersion {
+            model: model.clone(),
+        }
+        .into());
     }
     let rows = versions.iter().map(|(version, (registered, here))| {
         let digest = registered
