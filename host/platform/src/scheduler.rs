@@ -17,6 +17,7 @@ use std::time::Duration;
 
 mod vocabulary;
 
+use vocabulary::Placed;
 pub use vocabulary::{Bounds, Decision, Demand, FunctionKey, InstanceId, JobId, TooBig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,15 +72,6 @@ pub struct Scheduler {
     leaving_mb: u64,
     waiting: usize,
     next: u64,
-}
-
-/// How an attempt to place a lane's first job ended.
-enum Placed {
-    Yes,
-    /// Nothing but more memory helps.
-    NeedsMemory,
-    /// Later jobs of other functions must wait as well.
-    No,
 }
 
 impl Scheduler {

@@ -52,3 +52,12 @@ pub struct TooBig {
     pub needed_mb: u64,
     pub capacity_mb: u64,
 }
+
+/// How an attempt to place a lane's first job ended.
+pub(super) enum Placed {
+    Yes,
+    /// Nothing but more memory helps.
+    NeedsMemory,
+    /// Later jobs of other functions must wait as well.
+    No,
+}
