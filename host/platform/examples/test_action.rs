@@ -3,11 +3,14 @@
 //! It speaks OpenWhisk's action protocol on `PORT`, with threads and blocking sockets only. How it
 //! starts is set by arguments, what a run does by `value.do`:
 //! `echo` (default), `error`, `status`, `text`, `raw`, `crash`, `hang`, `sleep`, `big`, `chunked`,
-//! `close`, `empty`, `array`, `log`, `env`, `hog`, `busy`.
+//! `close`, `empty`, `array`, `log`, `hog`, `retire`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,6 +39,9 @@ struct Start {
     mute: bool,
     /// `--child`: starts a process of its own, whose number `echo` tells.
     child: bool,
+    /// `--stranger FILE`: if FILE is absent, lets a process of another group take the port, writes
+    /// its number to FILE, and ends.
+    stranger: Option<String>,
 }
 
 impl Start {
@@ -58,6 +64,7 @@ impl Start {
                 "--init-ms" => start.init_ms = number(),
                 "--mute" => start.mute = true,
                 "--child" => start.child = true,
+                "--stranger" => start.stranger = args.next(),
                 other => say(&mut std::io::stderr(), &format!("unknown argument {other}")),
             }
         }
@@ -102,6 +109,16 @@ fn main() -> std::io::Result<()> {
     if start.exit {
         return Ok(());
     }
+    if let Some(file) = start
+        .stranger
+        .as_ref()
+        .filter(|file| !Path::new(file).exists())
+    {
+        let mut stranger = Command::new(std::env::current_exe()?);
+        let stranger = stranger.process_group(0).stdout(Stdio::null()).spawn()?;
+        std::fs::write(file, stranger.id().to_string())?;
+        return Ok(());
+    }
     pause(start.slow_ms);
     if start.deaf {
         wait_for_ever();
@@ -115,12 +132,7 @@ fn main() -> std::io::Result<()> {
         .and_then(|port| port.parse::<u16>().ok());
     let listener = TcpListener::bind(("0.0.0.0", port.unwrap_or(8080)))?;
     let child = if start.child {
-        Some(
-            std::process::Command::new("/bin/sleep")
-                .arg("600")
-                .spawn()?
-                .id(),
-        )
+        Some(Command::new("/bin/sleep").arg("600").spawn()?.id())
     } else {
         None
     };
@@ -240,6 +252,8 @@ impl Action {
                 });
             }
             "close" => return None,
+            // An instance that has served before shuts down; a fresh one serves.
+            "retire" if seq > 1 => return Some(Answer::bytes(503, b"{}".to_vec())),
             "crash" => die(),
             "hang" => wait_for_ever(),
             "sleep" => pause(number("ms")),

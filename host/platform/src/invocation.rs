@@ -121,7 +121,7 @@ impl Invoker {
         let keep = verdict.keep;
         let duration = self.clock.monotonic().saturating_sub(begun);
         let waited = begun.saturating_sub(invocation.received);
-        let end = self.clock.now();
+        let start = millis(self.clock.now().saturating_sub(duration));
         let action = &invocation.function.action;
         let mut annotations = vec![
             KeyValue::new("path", invocation.path().trim_start_matches('/')),
@@ -137,8 +137,8 @@ impl Invoker {
             version: action.version.clone(),
             subject: invocation.namespace.clone(),
             activation_id: invocation.activation_id.clone(),
-            start: millis(end.saturating_sub(duration)),
-            end: millis(end),
+            start,
+            end: start.saturating_add(millis(duration)),
             duration: millis(duration),
             publish: false,
             annotations,

@@ -37,7 +37,8 @@ struct Instance {
     function: FunctionKey,
     memory_mb: u64,
     phase: Phase,
-    jobs: BTreeSet<JobId>,
+    /// Its jobs, and when each came.
+    jobs: BTreeMap<JobId, Duration>,
     /// When its last job ended, if it has none.
     idle_since: Option<Duration>,
     /// When it last got or ended a job.
@@ -174,8 +175,11 @@ impl Scheduler {
         demand: &Demand,
         now: Duration,
     ) -> Vec<Decision> {
+        let jobs = self.instances.get(&instance).map(|it| &it.jobs);
+        // It keeps its place and its patience: an earlier job has never waited less.
+        let since = jobs.and_then(|jobs| jobs.get(&job)).copied().unwrap_or(now);
         let mut decisions = self.leave(instance, job, false, now);
-        self.enqueue(job, demand, now);
+        self.enqueue(job, demand, since);
         decisions.extend(self.place(now));
         decisions
     }
@@ -209,11 +213,12 @@ impl Scheduler {
             return Vec::new();
         };
         lane.retired = true;
-        let members: Vec<_> = lane.instances.iter().copied().collect();
-        let idle = members
-            .into_iter()
-            .filter(|id| self.is_idle(*id))
-            .collect::<Vec<_>>();
+        let idle = self
+            .idle
+            .iter()
+            .map(|(_, id)| *id)
+            .filter(|id| lane.instances.contains(id));
+        let idle: Vec<_> = idle.collect();
         let mut decisions: Vec<_> = idle.into_iter().map(|id| self.destroy(id)).collect();
         self.drop_empty_lane(function);
         decisions.extend(self.place(now));
@@ -241,7 +246,7 @@ impl Scheduler {
             .map(|(since, _)| *since + self.bounds.idle_timeout)
     }
 
-    fn enqueue(&mut self, job: JobId, demand: &Demand, now: Duration) {
+    fn enqueue(&mut self, job: JobId, demand: &Demand, since: Duration) {
         let lane = self
             .lanes
             .entry(demand.function.clone())
@@ -254,7 +259,7 @@ impl Scheduler {
         if let Some((head, _)) = lane.waiting.first_key_value() {
             self.heads.remove(head);
         }
-        lane.waiting.insert(job, now);
+        lane.waiting.insert(job, since);
         self.waiting += 1;
         if let Some((head, _)) = lane.waiting.first_key_value() {
             self.heads.insert(*head, demand.function.clone());
@@ -272,7 +277,7 @@ impl Scheduler {
         let Some(it) = self.instances.get_mut(&instance) else {
             return Vec::new();
         };
-        let left = it.jobs.remove(&job);
+        let left = it.jobs.remove(&job).is_some();
         it.used = now;
         if !keep && it.phase < Phase::Draining {
             it.phase = Phase::Draining;
@@ -415,7 +420,7 @@ impl Scheduler {
                 function: function.clone(),
                 memory_mb,
                 phase: Phase::Starting,
-                jobs: BTreeSet::new(),
+                jobs: BTreeMap::new(),
                 idle_since: None,
                 used: now,
             },
@@ -431,29 +436,25 @@ impl Scheduler {
         let Some(it) = self.instances.get_mut(&instance) else {
             return;
         };
-        if it.jobs.is_empty() {
-            self.busy_mb += it.memory_mb;
-        }
-        it.jobs.insert(job);
-        it.used = now;
-        if let Some(since) = it.idle_since.take() {
-            self.idle.remove(&(since, instance));
-        }
         self.heads.remove(&job);
+        let mut since = None;
         if let Some(lane) = self.lanes.get_mut(&it.function) {
-            if lane.waiting.remove(&job).is_some() {
-                self.waiting -= 1;
-            }
+            since = lane.waiting.remove(&job);
             if let Some((head, _)) = lane.waiting.first_key_value() {
                 self.heads.insert(*head, it.function.clone());
             }
         }
-    }
-
-    fn is_idle(&self, instance: InstanceId) -> bool {
-        self.instances
-            .get(&instance)
-            .is_some_and(|it| it.idle_since.is_some())
+        if since.is_some() {
+            self.waiting -= 1;
+        }
+        if it.jobs.is_empty() {
+            self.busy_mb += it.memory_mb;
+        }
+        it.jobs.insert(job, since.unwrap_or(now));
+        it.used = now;
+        if let Some(idle) = it.idle_since.take() {
+            self.idle.remove(&(idle, instance));
+        }
     }
 
     fn destroy(&mut self, instance: InstanceId) -> Decision {

@@ -503,8 +503,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn bounds_order_and_every_job_survive_any_sequence_of_events(
         events in prop::collection::vec(event(), 1..120)

@@ -60,132 +60,91 @@ async fn another_namespace_is_forbidden_and_sees_nothing_of_mine() {
     world.stop().await;
 }
 
+const EXEC: &str = "{\"exec\":{\"kind\":\"blackbox\",\"image\":\"test\"}}";
+const ILLEGAL: &str = "The name of the entity contains illegal characters.";
+const ONLY_GET: &str = "HTTP method not allowed, supported methods: GET";
+const FOUR: &str = "HTTP method not allowed, supported methods: PUT, GET, DELETE, POST";
+const ID: &str = "The activation id is not valid.";
+const WAIT: &str = "The query parameter 'timeout' was malformed:\nTimeout must be number of \
+                    milliseconds up to 60000.";
+const LIMIT: &str = "The query parameter 'limit' was malformed:\nThe value '201' is not in the \
+                     range of 0 to 200 for actions.";
+
+/// Method, path, body; status and text.
+const REFUSALS: &[(&str, &str, &str, u16, &str)] = &[
+    ("GET", "actions/none", "", 404, NOT_FOUND),
+    ("DELETE", "actions/none", "", 404, NOT_FOUND),
+    ("POST", "actions/none?blocking=true", "{}", 404, NOT_FOUND),
+    ("GET", "actions/pkg/a", "", 404, NOT_FOUND),
+    ("PUT", "actions/b", "{}", 400, "exec undefined"),
+    (
+        "PUT",
+        "actions/a?overwrite=false",
+        EXEC,
+        409,
+        "resource already exists",
+    ),
+    ("PUT", "actions/a", EXEC, 409, "resource already exists"),
+    ("PUT", "actions/%2Fx", EXEC, 400, ILLEGAL),
+    ("PATCH", "actions/a", "", 405, FOUR),
+    ("PUT", "actions", EXEC, 405, ONLY_GET),
+    (
+        "GET",
+        "nothing",
+        "",
+        404,
+        "The requested resource could not be found.",
+    ),
+    (
+        "GET",
+        "activations/123",
+        "",
+        400,
+        "Activation id length is 3 but must be 32.",
+    ),
+    (
+        "GET",
+        "activations/0123456789abcdef0123456789abcdeX",
+        "",
+        400,
+        ID,
+    ),
+    (
+        "GET",
+        "activations/0123456789abcdef0123456789abcdef",
+        "",
+        404,
+        NOT_FOUND,
+    ),
+    (
+        "GET",
+        "activations/0123456789abcdef0123456789abcdef/logs",
+        "",
+        404,
+        NOT_FOUND,
+    ),
+    (
+        "GET",
+        "activations?docs=true&count=true",
+        "",
+        400,
+        "The parameter 'docs' is not permitted with 'count'.",
+    ),
+    ("POST", "actions/a?timeout=60001", "{}", 400, WAIT),
+    ("POST", "actions/a?timeout=0", "{}", 400, WAIT),
+    ("GET", "actions?limit=201", "", 400, LIMIT),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_has_openwhisks_status_and_words() {
     let world = World::start_with(|config| config.limits.payload_max = 1024).await;
     world.create("a", "test", json!({})).await;
-    let exec = json!({"exec": {"kind": "blackbox", "image": "test"}});
-    for (method, path, body, status, error) in [
-        (Method::GET, "actions/none", None, 404, NOT_FOUND),
-        (Method::DELETE, "actions/none", None, 404, NOT_FOUND),
-        (
-            Method::POST,
-            "actions/none?blocking=true",
-            Some(json!({})),
-            404,
-            NOT_FOUND,
-        ),
-        (Method::GET, "actions/pkg/a", None, 404, NOT_FOUND),
-        (
-            Method::PUT,
-            "actions/b",
-            Some(json!({})),
-            400,
-            "exec undefined",
-        ),
-        (
-            Method::PUT,
-            "actions/a?overwrite=false",
-            Some(exec.clone()),
-            409,
-            "resource already exists",
-        ),
-        (
-            Method::PUT,
-            "actions/a",
-            Some(exec.clone()),
-            409,
-            "resource already exists",
-        ),
-        (
-            Method::PUT,
-            "actions/%2Fx",
-            Some(exec.clone()),
-            400,
-            "The name of the entity contains illegal characters.",
-        ),
-        (
-            Method::PATCH,
-            "actions/a",
-            None,
-            405,
-            "HTTP method not allowed, supported methods: PUT, GET, DELETE, POST",
-        ),
-        (
-            Method::PUT,
-            "actions",
-            Some(exec),
-            405,
-            "HTTP method not allowed, supported methods: GET",
-        ),
-        (
-            Method::GET,
-            "nothing",
-            None,
-            404,
-            "The requested resource could not be found.",
-        ),
-        (
-            Method::GET,
-            "activations/123",
-            None,
-            400,
-            "Activation id length is 3 but must be 32.",
-        ),
-        (
-            Method::GET,
-            "activations/0123456789abcdef0123456789abcdeX",
-            None,
-            400,
-            "The activation id is not valid.",
-        ),
-        (
-            Method::GET,
-            "activations/0123456789abcdef0123456789abcdef",
-            None,
-            404,
-            NOT_FOUND,
-        ),
-        (
-            Method::GET,
-            "activations/0123456789abcdef0123456789abcdef/logs",
-            None,
-            404,
-            NOT_FOUND,
-        ),
-        (
-            Method::GET,
-            "activations?docs=true&count=true",
-            None,
-            400,
-            "The parameter 'docs' is not permitted with 'count'.",
-        ),
-        (
-            Method::POST,
-            "actions/a?timeout=60001",
-            Some(json!({})),
-            400,
-            "The query parameter 'timeout' was malformed:\nTimeout must be number of milliseconds up to 60000.",
-        ),
-        (
-            Method::POST,
-            "actions/a?timeout=0",
-            Some(json!({})),
-            400,
-            "The query parameter 'timeout' was malformed:\nTimeout must be number of milliseconds up to 60000.",
-        ),
-        (
-            Method::GET,
-            "actions?limit=201",
-            None,
-            400,
-            "The query parameter 'limit' was malformed:\nThe value '201' is not in the range of 0 to 200 for actions.",
-        ),
-    ] {
-        let answer = world.call(method.clone(), path, body).await;
+    for (method, path, body, status, error) in REFUSALS {
+        let path = format!("/api/v1/namespaces/_/{path}");
+        let answer = world.raw(method.parse().unwrap(), &path, *body).await;
         assert_eq!(
             answer.refusal(),
-            (status, error.to_owned()),
+            (*status, (*error).to_owned()),
             "{method} {path}"
         );
     }
@@ -206,9 +165,25 @@ async fn every_refusal_has_openwhisks_status_and_words() {
         .await;
     let error = format!("Request larger than allowed: {} > 1024 bytes.", long.len());
     assert_eq!(answer.refusal(), (413, error));
+    let pad = |n: usize| {
+        format!(
+            "{{\"do\":\"text\",\"text\":\"{{}}\",\"x\":\"{}\"}}",
+            "y".repeat(n)
+        )
+    };
+    let room = 1024 - pad(0).len();
+    for (length, status) in [(room, 200), (room + 1, 413)] {
+        let path = "/api/v1/namespaces/_/actions/a?blocking=true";
+        assert_eq!(
+            world.raw(Method::POST, path, pad(length)).await.status,
+            status
+        );
+    }
+    let count = world.get("activations?count=true").await.json();
     assert_eq!(
-        world.get("activations?count=true").await.json(),
-        json!({"activations": 0})
+        count,
+        json!({"activations": 1}),
+        "a refused call leaves no record"
     );
     world.stop().await;
 }

@@ -1,6 +1,10 @@
 //! The platform with real child processes, over its real API.
 
+#[cfg(test)]
 mod api;
+#[cfg(test)]
 mod outcomes;
+#[cfg(test)]
 mod processes;
+#[cfg(test)]
 mod world;

@@ -210,8 +210,21 @@ async fn a_process_that_holds_too_much_memory_is_ended_and_told_apart() {
 async fn an_instance_that_says_503_is_replaced_and_the_caller_notices_nothing() {
     let world = World::start().await;
     world.create("a", "test", json!({})).await;
+    let first = world.run("a", json!({})).await;
+    let served = world.run("a", json!({"do": "retire"})).await;
+    let pid = |record: &Value| record["response"]["result"]["pid"].clone();
+    assert_ne!(pid(&first), pid(&served));
+    assert!(annotation(&served, "initTime").is_some());
+    assert_eq!(world.usage().await["sandboxesStarted"], 2);
+    until_dead(pid(&first).as_u64().unwrap()).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_instance_says_503_the_platform_gives_up() {
+    let world = World::start().await;
+    world.create("a", "test", json!({})).await;
     world.run("a", json!({})).await;
-    // Every instance says so here: after a few the platform gives up.
     let answer = world
         .invoke("a", json!({"do": "status", "status": 503, "text": "{}"}))
         .await;

@@ -389,3 +389,26 @@ async fn what_passes_is_recorded_where_the_operator_wants_it() {
     assert!(seen("sandbox-output").lines().any(|line| line == "needle"));
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_on_the_port_gets_no_request_and_the_sandbox_another_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stranger");
+    let world = World::start_with(|config| {
+        let image = config.images.get_mut("test").unwrap();
+        image
+            .command
+            .extend(["--stranger".to_owned(), file.to_str().unwrap().to_owned()]);
+    })
+    .await;
+    world.create("a", "test", json!({})).await;
+    let record = world.run("a", json!({})).await;
+    let stranger: u64 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+    assert_ne!(pid(&record), stranger);
+    assert_eq!(result(&record)["seq"], 1);
+    assert_eq!(world.usage().await["sandboxesStarted"], 2);
+    assert!(alive(stranger), "it is none of ours to kill");
+    let stranger = rustix::process::Pid::from_raw(i32::try_from(stranger).unwrap()).unwrap();
+    rustix::process::kill_process(stranger, rustix::process::Signal::KILL).unwrap();
+    world.stop().await;
+}

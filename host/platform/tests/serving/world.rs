@@ -17,31 +17,31 @@ use serde_json::{Value, json};
 use service::{Shutdown, SystemClock};
 
 /// Long enough for anything on a loaded machine; nothing waits this long when all is well.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub struct World {
-    pub url: String,
-    pub key: String,
-    pub folder: tempfile::TempDir,
-    pub shutdown: Shutdown,
+pub(crate) struct World {
+    pub(crate) url: String,
+    pub(crate) key: String,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) shutdown: Shutdown,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
     }
 
     /// The status and the text of an error of the API itself.
-    pub fn refusal(&self) -> (u16, String) {
+    pub(crate) fn refusal(&self) -> (u16, String) {
         let body = self.json();
         let code = self.headers["x-request-id"].to_str().unwrap();
         assert_eq!(body["code"], code, "an error names its request");
@@ -53,7 +53,7 @@ impl Answer {
 }
 
 /// Where cargo puts examples, seen from a test binary in `deps`.
-pub fn test_action() -> String {
+pub(crate) fn test_action() -> String {
     let me = std::env::current_exe().unwrap();
     let path = me
         .parent()
@@ -134,16 +134,19 @@ fn images() -> Vec<(&'static str, Image)> {
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start_in(folder, change).await
     }
 
-    pub async fn start_in(folder: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_in(
+        folder: tempfile::TempDir,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config: Config = toml::from_str(
             "listen = '127.0.0.1:0'\nstate_dir = ''\nmemory = '2GiB'\n[namespaces]\n",
         )
@@ -176,15 +179,15 @@ impl World {
         }
     }
 
-    pub fn state_file(&self, name: &str) -> PathBuf {
+    pub(crate) fn state_file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn authorization(key: &str) -> String {
+    pub(crate) fn authorization(key: &str) -> String {
         format!("Basic {}", STANDARD.encode(key))
     }
 
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let sent = tokio::time::timeout(DEADLINE, self.client.request(request)).await;
         let response = sent.expect("the platform answers").unwrap();
         let (parts, body) = response.into_parts();
@@ -196,7 +199,7 @@ impl World {
         }
     }
 
-    pub async fn raw(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn raw(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -207,18 +210,18 @@ impl World {
     }
 
     /// A call below the caller's own namespace.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         self.raw(method, &format!("/api/v1/namespaces/_/{path}"), body)
             .await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
     /// Creates an action of `image` with these limits.
-    pub async fn create(&self, name: &str, image: &str, limits: Value) -> Value {
+    pub(crate) async fn create(&self, name: &str, image: &str, limits: Value) -> Value {
         let body = json!({"exec": {"kind": "blackbox", "image": image}, "limits": limits});
         let answer = self
             .call(
@@ -232,7 +235,7 @@ impl World {
     }
 
     /// A blocking invocation.
-    pub async fn invoke(&self, name: &str, body: Value) -> Answer {
+    pub(crate) async fn invoke(&self, name: &str, body: Value) -> Answer {
         self.call(
             Method::POST,
             &format!("actions/{name}?blocking=true"),
@@ -242,7 +245,7 @@ impl World {
     }
 
     /// A blocking invocation that succeeds; its record.
-    pub async fn run(&self, name: &str, body: Value) -> Value {
+    pub(crate) async fn run(&self, name: &str, body: Value) -> Value {
         let answer = self.invoke(name, body).await;
         assert_eq!(
             answer.status,
@@ -254,7 +257,7 @@ impl World {
     }
 
     /// Asks until the answer is as wanted; polls a level, with a deadline.
-    pub async fn until<T>(&self, path: &str, wanted: impl Fn(&Answer) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, path: &str, wanted: impl Fn(&Answer) -> Option<T>) -> T {
         let poll = async {
             loop {
                 if let Some(found) = wanted(&self.get(path).await) {
@@ -268,37 +271,37 @@ impl World {
             .unwrap_or_else(|_| panic!("{path} never came"))
     }
 
-    pub async fn usage(&self) -> Value {
+    pub(crate) async fn usage(&self) -> Value {
         self.get("usage").await.json()
     }
 
-    pub async fn until_instances(&self, count: u64) {
+    pub(crate) async fn until_instances(&self, count: u64) {
         self.until("usage", |answer| {
             (answer.json()["instances"] == count).then_some(())
         })
         .await;
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         assert!(self.shutdown.wait(DEADLINE).await, "everything ends");
     }
 }
 
 /// Annotation of a record.
-pub fn annotation<'a>(record: &'a Value, key: &str) -> Option<&'a Value> {
+pub(crate) fn annotation<'a>(record: &'a Value, key: &str) -> Option<&'a Value> {
     let list = record["annotations"].as_array().unwrap();
     list.iter().find(|a| a["key"] == key).map(|a| &a["value"])
 }
 
 /// Whether a process exists (and is not a zombie).
-pub fn alive(pid: u64) -> bool {
+pub(crate) fn alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-pub async fn until_dead(pid: u64) {
+pub(crate) async fn until_dead(pid: u64) {
     let gone = async {
         while alive(pid) {
             tokio::time::sleep(Duration::from_millis(2)).await;
