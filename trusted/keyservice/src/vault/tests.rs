@@ -327,6 +327,7 @@ fn a_crash_at_any_operation() {
     drop(run(base.open().unwrap(), 0..5));
     let image = base.platter().bytes.clone();
     let mut crashes = 0;
+    Disk::holding(image.clone()).open().unwrap();
     for fail_at in 1.. {
         let disk = Disk::holding(image.clone()).fail_at(fail_at);
         let Ok(opened) = disk.open() else { continue };
