@@ -14,6 +14,9 @@ use serde::Deserialize;
 pub struct Config {
     /// Where the API listens; port 0 takes a free one.
     pub listen: String,
+    /// Connections served at once; more wait to be accepted.
+    #[serde(default = "many_connections")]
+    pub connections: usize,
     /// Where actions are kept.
     pub state_dir: PathBuf,
     /// Each namespace and the file with its key, `uuid:secret`. A file that is absent is made,
@@ -162,6 +165,11 @@ pub enum CheckError {
     Order(&'static str),
     #[error("limits.concurrency must be at least 1")]
     Concurrency,
+    #[error(
+        "connections must be between 1 and {}",
+        tokio::sync::Semaphore::MAX_PERMITS
+    )]
+    Connections,
 }
 
 impl Config {
@@ -211,8 +219,15 @@ impl Config {
         if l.concurrency.0 == 0 {
             return Err(CheckError::Concurrency);
         }
+        if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&self.connections) {
+            return Err(CheckError::Connections);
+        }
         Ok(self)
     }
+}
+
+fn many_connections() -> usize {
+    1024
 }
 
 fn ten_minutes() -> Duration {
@@ -262,6 +277,8 @@ mod tests {
             order.checked(),
             Err(CheckError::Order("memory_mb"))
         ));
+        let deaf = parse(&format!("connections = 0\n{guest}"));
+        assert!(matches!(deaf.checked(), Err(CheckError::Connections)));
         assert!(toml::from_str::<Config>(&format!("{guest}typo = 1\n")).is_err());
     }
 }

@@ -18,6 +18,7 @@ use protocol::openwhisk::{ApiError, REQUEST_ID_HEADER};
 use serde::Serialize;
 use service::SharedClock;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -124,26 +125,37 @@ impl Reply {
     }
 }
 
-/// Accepts connections until `stop`, then lets those that are under way finish.
-pub(crate) async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
+/// Accepts at most `connections` at once, until `stop`; then lets those under way finish.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    connections: usize,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(connections));
+    let next = async || {
+        let place = places.clone().acquire_owned().await.ok();
+        (listener.accept().await, place)
+    };
     loop {
-        let stream = tokio::select! {
+        let (accepted, place) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: let some connections end.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            next = next() => next,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: let some connections end.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
         };
         let (gateway, stop) = (gateway.clone(), stop.clone());
-        gateway
-            .tracker
-            .clone()
-            .spawn(connection(gateway, stream, stop));
+        gateway.tracker.clone().spawn(async move {
+            connection(gateway, stream, stop).await;
+            drop(place);
+        });
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn run(
     };
     let listener = TcpListener::bind(&config.listen).await.map_err(fail)?;
     let addr = listener.local_addr().map_err(fail)?;
-    let grace = config.grace;
+    let (grace, connections) = (config.grace, config.connections);
     // Sandboxes are watched until they have ended, which is after the calls have.
     let (calls, watchers) = (TaskTracker::new(), TaskTracker::new());
     let gateway = assemble(config, addr, clock, calls.clone(), watchers.clone())?;
@@ -84,7 +84,7 @@ pub async fn run(
     let stop = shutdown.token();
     shutdown.tracker().spawn(async move {
         tokio::join!(
-            serve(gateway, listener, stop.clone()),
+            serve(gateway, listener, connections, stop.clone()),
             pool.clone().expire(stop)
         );
         calls.close();

@@ -232,6 +232,27 @@ fn a_job_handed_back_is_served_before_later_ones() {
 }
 
 #[test]
+fn a_job_handed_back_still_comes_first_for_memory() {
+    let mut s = Scheduler::new(BOUNDS);
+    let d = demand("a", 600, 1);
+    let (job, start) = s.submit(&d, at(0)).unwrap();
+    let instance = started(&start);
+    let (_, later) = s.submit(&demand("b", 500, 1), at(10)).unwrap();
+    assert_eq!(later, []);
+    assert_eq!(
+        s.handed_back(instance, job, &d, at(5000)),
+        [Decision::Destroy { instance }]
+    );
+    let (_, idle) = s.submit(&demand("c", 400, 1), at(5001)).unwrap();
+    assert_eq!(idle, [], "memory is free for c, but a comes first");
+    let freed = s.gone(instance, at(5002));
+    assert!(
+        matches!(freed[0], Decision::Start { job: j, .. } if j == job),
+        "{freed:?}"
+    );
+}
+
+#[test]
 fn idle_instances_expire_and_the_next_tick_says_when() {
     let mut s = Scheduler::new(BOUNDS);
     let (job, start) = s.submit(&demand("a", 100, 1), at(0)).unwrap();
