@@ -222,6 +222,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until some part ends by itself; says which one, and where its log is.
+    pub async fn broken(&mut self) -> String {
+        let ended = tokio::select! {
+            ended = self.keyservice.ended() => ended,
+            ended = self.platform.ended() => ended,
+            ended = self.fnpacker.ended() => ended,
+        };
+        format!("{ended}; the logs are in {}", self.state.logs().display())
+    }
+
     /// Stops every part, the youngest first.
     pub async fn stop(self) {
         self.fnpacker.stop().await;

@@ -26,10 +26,12 @@ pub enum SpawnError {
         role: String,
         source: std::io::Error,
     },
-    #[error("{role} ended before it listened ({status}); its log is {}", log.display())]
+    #[error("{role} ended before it listened ({status}): {said} (its log: {})", log.display())]
     Ended {
         role: String,
         status: ExitStatus,
+        /// The last thing that it said.
+        said: String,
         log: PathBuf,
     },
     #[error("{role} did not listen within {}s; its log is {}", READY_WITHIN.as_secs(), log.display())]
@@ -94,6 +96,7 @@ impl Part {
             Ok(Err(Ok(status))) => Err(SpawnError::Ended {
                 role: role.into(),
                 status,
+                said: last_line(&log),
                 log,
             }),
             Ok(Err(Err(source))) => Err(start(source)),
@@ -102,6 +105,13 @@ impl Part {
                 log,
             }),
         }
+    }
+
+    /// Waits until it ends by itself, which no part should; says which one and how.
+    pub async fn ended(&mut self) -> String {
+        let status = self.child.wait().await;
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        format!("{} ended ({status})", self.role)
     }
 
     /// Where it listens.
@@ -139,6 +149,13 @@ impl Part {
             self.kill().await;
         }
     }
+}
+
+/// The last line of a log that is not empty.
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or("it said nothing").to_owned()
 }
 
 impl Drop for Part {

@@ -159,7 +159,7 @@ fn every_request_of_the_traces_is_answered_once() {
 
 #[test]
 fn affinity_switches_less_than_the_published_search() {
-    // workloads.md C.4: affinity alone takes most switches of W1 away.
+    // Measured before in a simulation of the same trace: affinity alone takes most switches of W1 away.
     let trace = arrivals("w1_paper.csv");
     let published = replay(PolicyName::Published, 5, &trace).switches;
     let affinity = replay(PolicyName::Affinity, 5, &trace).switches;

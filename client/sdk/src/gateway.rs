@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use protocol::invoke::{RoutedResponse, SealedRequest};
+use protocol::invoke::{RoutedResponse, SealedRequest, TIMEOUT_HEADER};
 use protocol::limits::PAYLOAD_MAX;
 use protocol::{ErrorCode, WireError};
 use url::Url;
@@ -151,7 +151,7 @@ impl Gateway {
         body: Vec<u8>,
         timeout: Duration,
     ) -> Result<Bytes, GatewayError> {
-        let work = self.exchange(method, path, body);
+        let work = self.exchange(method, path, body, timeout);
         tokio::time::timeout(timeout, work)
             .await
             .unwrap_or(Err(GatewayError::Deadline(timeout)))
@@ -162,6 +162,7 @@ impl Gateway {
         method: Method,
         path: &str,
         body: Vec<u8>,
+        timeout: Duration,
     ) -> Result<Bytes, GatewayError> {
         let url = endpoint(&self.base, path);
         let request = Request::builder()
@@ -169,6 +170,7 @@ impl Gateway {
             .uri(url.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
+            .header(TIMEOUT_HEADER, timeout.as_millis().max(1).to_string())
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| GatewayError::Address(self.base.to_string()))?;
         let response =

@@ -22,7 +22,7 @@ mod server;
 mod status;
 
 pub use config::Config;
-pub use server::TIMEOUT_HEADER;
+pub use protocol::invoke::TIMEOUT_HEADER;
 
 use metrics::Metrics;
 use platform::{ApiUrlError, AuthError, OpenWhisk, OpenWhiskAuth};

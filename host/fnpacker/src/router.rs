@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::invoke::TIMEOUT_HEADER;
 use protocol::invoke::{Routing, micros};
 use protocol::{EnclaveId, WireError};
 use service::{ErrorChain, SharedClock, Shutdown};
@@ -16,7 +17,6 @@ use crate::metrics::Metrics;
 use crate::packing::{Arrival, EndpointId, Outcome, Rejection, Report, Spent};
 use crate::platform::{Answer, FunctionRef, Platform, PlatformError, Record};
 use crate::pools::{Errand, Lease, Pool, Turn};
-use crate::server::TIMEOUT_HEADER;
 
 /// The platform may queue an invocation and start a sandbox before the function's own time begins.
 const PLATFORM_GRACE: Duration = Duration::from_secs(60);

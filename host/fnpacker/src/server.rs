@@ -32,8 +32,6 @@ use crate::status;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A body that is too large is still read up to here, so that its sender hears why.
 const DRAIN_MAX: usize = 16 * 1024 * 1024;
-/// Header: how long the caller will wait for its answer, in milliseconds.
-pub const TIMEOUT_HEADER: &str = "x-sesemi-timeout-ms";
 
 #[derive(Debug, Clone)]
 struct App {
@@ -146,7 +144,7 @@ async fn read(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Option<Duration>), InferError> {
-    let patience = headers.get(TIMEOUT_HEADER).map(|value| {
+    let patience = headers.get(protocol::invoke::TIMEOUT_HEADER).map(|value| {
         let millis = value
             .to_str()
             .ok()

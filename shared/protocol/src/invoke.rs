@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::error_code::WireError;
 use crate::id::{EnclaveId, InstanceId, ModelId, PrincipalId, RequestId};
 
+/// How long a caller of FnPacker's `POST /v1/infer` waits, in milliseconds, as an HTTP header. Without
+/// it FnPacker's own patience counts, and a caller that waits longer would ask twice.
+pub const TIMEOUT_HEADER: &str = "x-sesemi-timeout-ms";
+
 /// `serde` form of bytes in JSON: standard base64 with padding.
 pub mod base64_bytes {
     use base64::Engine as _;

@@ -85,7 +85,10 @@ async fn demo(
     let exe = std::env::current_exe().context("find this executable")?;
     let result = crate::demo::run(&exe, state, wishes, &progress).await;
     progress.finish();
-    let Demo { cluster, report } = match result {
+    let Demo {
+        mut cluster,
+        report,
+    } = match result {
         Ok(demo) => demo,
         Err(error) => {
             // The folder goes away with this command: show what its logs say last.
@@ -101,7 +104,7 @@ async fn demo(
     if args.keep {
         super::up::write_profile(&cluster, &["user", "owner"])?;
         super::up::show_usage(&cluster);
-        super::up::until_stopped(&shutdown).await?;
+        super::up::until_stopped(&shutdown, &mut cluster).await?;
     }
     cluster.stop().await;
     Ok(if report.ok {

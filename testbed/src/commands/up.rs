@@ -62,22 +62,29 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
         let start = Cluster::start(options, state, |part| {
             progress.step(&format!("starting {part}"))
         });
-        let cluster = start.await?;
+        let mut cluster = start.await?;
         progress.finish();
         for who in ["user", "owner"] {
             Person::at(cluster.state().root().join(who))?;
         }
         write_profile(&cluster, &["user", "owner"])?;
         show_usage(&cluster);
-        until_stopped(&shutdown).await?;
+        let stopped = until_stopped(&shutdown, &mut cluster).await;
         cluster.stop().await;
+        stopped?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Waits for Ctrl-C, a SIGTERM, or somebody else's word.
-pub(super) async fn until_stopped(shutdown: &Shutdown) -> anyhow::Result<()> {
-    Ok(shutdown.on_signals().await?)
+/// Waits for Ctrl-C, a SIGTERM, or somebody else's word. A part that ends before is an error.
+pub(super) async fn until_stopped(
+    shutdown: &Shutdown,
+    cluster: &mut Cluster,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        stopped = shutdown.on_signals() => Ok(stopped?),
+        broken = cluster.broken() => anyhow::bail!(broken),
+    }
 }
 
 /// A profile for each person; the first one's is the default.
@@ -130,10 +137,10 @@ pub(super) fn show_usage(cluster: &Cluster) {
          \x20 platform    {}  (OpenWhisk API; key in {root}/platform.auth)\n\
          \x20 FnPacker    {}  E_S {}…\n\n\
          From another terminal, as the user and as the owner:\n\
-         \x20 alias sesemi='{exe} cli --profile {root}/user.toml'\n\
-         \x20 alias sesemi-owner='{exe} cli --profile {root}/owner.toml'\n\
+         \x20 alias sesemi='\"{exe}\" cli --profile \"{root}/user.toml\"'\n\
+         \x20 alias sesemi-owner='\"{exe}\" cli --profile \"{root}/owner.toml\"'\n\
          \x20 sesemi verify keyservice\n\
-         \x20 sesemi-owner model publish models/breast-cancer/model.onnx --help\n\
+         \x20 sesemi-owner model publish --help\n\
          \x20 sesemi infer --help\n\n\
          The walk-through is docs/cli.md. Ctrl-C stops everything.",
         cluster.keyservice(),

@@ -363,7 +363,7 @@ fn refusal(function: &str, reply: &Reply) -> PlatformError {
     let message = serde_json::from_slice::<ApiError>(&reply.body)
         .map_or_else(|_| excerpt(&reply.body), |error| error.error);
     match reply.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => PlatformError::Unauthorized,
+        StatusCode::UNAUTHORIZED => PlatformError::Unauthorized,
         StatusCode::NOT_FOUND => PlatformError::NotFound {
             function: function.to_owned(),
         },
