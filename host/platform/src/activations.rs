@@ -1,11 +1,10 @@
 //! Activation records: kept in memory, newest first, bounded in number and in bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
-
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::openwhisk::{Activation, ActivationSummary};
+use serde_json::Value;
 
 /// Which records a list shows.
 #[derive(Debug, Clone, Default)]
@@ -55,10 +54,9 @@ impl Activations {
         }
     }
 
-    /// Adds a record; the oldest leave if there is no room. `result_bytes` is the length of its
-    /// result as the sandbox sent it.
-    pub(crate) fn add(&self, record: Arc<Activation>, logs: Vec<String>, result_bytes: usize) {
-        let bytes = result_bytes + log_bytes(&logs) + ENTRY_BYTES;
+    /// Adds a record; the oldest leave if there is no room.
+    pub(crate) fn add(&self, record: Arc<Activation>) {
+        let (logs, bytes) = (Vec::new(), held(&record.response.result) + ENTRY_BYTES);
         let mut shelf = self.lock();
         let key = (record.start, shelf.arrivals);
         shelf.arrivals += 1;
@@ -171,6 +169,23 @@ impl Activations {
 /// What a record takes beside its result and logs, roughly, in bytes.
 const ENTRY_BYTES: usize = 1024;
 
+/// Memory that a JSON value holds, roughly: many small values take far more than their text.
+fn held(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(held).sum(),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| name.len() + FIELD_BYTES + held(value);
+            fields.iter().map(field).sum()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + inside
+}
+
+/// What a field of an object takes beside its name and value, roughly, in bytes.
+const FIELD_BYTES: usize = 2 * size_of::<String>();
+
 fn log_bytes(logs: &[String]) -> usize {
     logs.iter()
         .map(|line| line.len() + size_of::<String>())
@@ -229,7 +244,7 @@ mod tests {
     #[test]
     fn another_namespace_sees_nothing() {
         let shelf = Activations::new(9, 1 << 20);
-        shelf.add(record("1", "a", 1), vec![], 2);
+        shelf.add(record("1", "a", 1));
         assert_eq!(shelf.find("other", "1"), None);
         assert!(shelf.list("other", &Filter::default(), 0, 9).is_empty());
         assert!(shelf.find("guest", "1").is_some());
@@ -239,7 +254,7 @@ mod tests {
     fn the_list_is_newest_first_whatever_the_order_of_arrival() {
         let shelf = Activations::new(9, 1 << 20);
         for (id, name, start) in [("1", "a", 5), ("2", "b", 9), ("3", "a", 7), ("4", "a", 7)] {
-            shelf.add(record(id, name, start), vec![], 2);
+            shelf.add(record(id, name, start));
         }
         let all = Filter::default();
         assert_eq!(ids(&shelf.list("guest", &all, 0, 9)), ["2", "4", "3", "1"]);
@@ -265,10 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn many_small_values_count_as_the_memory_that_they_take() {
+        let numbers = json!(vec![1; 1000]);
+        assert!(held(&numbers) >= 1000 * size_of::<Value>());
+        assert!(held(&json!("x".repeat(1000))) >= 1000);
+        assert!(held(&json!({"a": [], "b": {}})) > held(&json!({"a": []})));
+    }
+
+    #[test]
     fn the_oldest_leave_when_there_are_too_many_or_they_are_too_large() {
         let shelf = Activations::new(2, 10 * ENTRY_BYTES);
         for i in 0..3_u64 {
-            shelf.add(record(&i.to_string(), "a", i), vec![], 2);
+            shelf.add(record(&i.to_string(), "a", i));
         }
         assert_eq!(shelf.find("guest", "0"), None);
         assert!(shelf.find("guest", "1").is_some());

@@ -163,6 +163,8 @@ pub enum CheckError {
     },
     #[error("limits.{0}: minimum, default and maximum are not in this order")]
     Order(&'static str),
+    #[error("memory of {capacity_mb} MB does not hold one sandbox of the default size")]
+    Memory { capacity_mb: u64 },
     #[error("limits.concurrency must be at least 1")]
     Concurrency,
     #[error(
@@ -200,6 +202,12 @@ impl Config {
                 }
             };
         }
+        // What does not fit into the machine is refused when it is created, not when it is called.
+        let capacity_mb = self.memory >> 20;
+        if capacity_mb < self.limits.memory_mb_default {
+            return Err(CheckError::Memory { capacity_mb });
+        }
+        self.limits.memory_mb.1 = self.limits.memory_mb.1.min(capacity_mb);
         let l = &self.limits;
         let in_order = [
             ("memory_mb", l.memory_mb, l.memory_mb_default),
@@ -277,6 +285,15 @@ mod tests {
             order.checked(),
             Err(CheckError::Order("memory_mb"))
         ));
+        let small = parse(&guest.replace("1GiB", "255MiB"));
+        assert!(matches!(
+            small.checked(),
+            Err(CheckError::Memory { capacity_mb: 255 })
+        ));
+        assert_eq!(
+            parse(&guest).checked().unwrap().limits.memory_mb,
+            (128, 1024)
+        );
         let deaf = parse(&format!("connections = 0\n{guest}"));
         assert!(matches!(deaf.checked(), Err(CheckError::Connections)));
         assert!(toml::from_str::<Config>(&format!("{guest}typo = 1\n")).is_err());

@@ -147,9 +147,7 @@ impl Invoker {
         });
         self.metrics
             .observe(&record, init, waited, action.limits.memory);
-        let size = usize::try_from(record.response.size.unwrap_or(0)).unwrap_or(usize::MAX);
-        self.activations
-            .add(record.clone(), Vec::new(), size.min(self.payload_max));
+        self.activations.add(record.clone());
         if let Some(instance) = instance {
             if instance.log.needs_drain()
                 && let Some(sandbox) = instance.sandbox()

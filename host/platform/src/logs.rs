@@ -14,6 +14,8 @@ use crate::sandbox::Stream;
 
 /// Lines kept of an instance whose runs cannot be told apart.
 const TAIL_MAX: usize = 50;
+/// Runs whose sentinel is awaited at once; an image that promises one and writes none gets no more.
+const OVERDUE_MAX: usize = 8;
 
 /// The logs of one activation, when they are complete.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,8 +70,13 @@ impl LogCollector {
         self.alone && !self.sentinel && self.limit_bytes > 0
     }
 
-    /// From now on lines belong to this activation.
-    pub(crate) fn begin(&mut self, activation: &str) {
+    /// From now on lines belong to this activation. Returns logs whose sentinel never came.
+    pub(crate) fn begin(&mut self, activation: &str) -> Option<Finished> {
+        let overdue = self.runs.len() >= OVERDUE_MAX;
+        let given_up = overdue
+            .then(|| self.runs.pop_front())
+            .flatten()
+            .map(Run::finish);
         if self.alone && self.limit_bytes > 0 {
             self.runs.push_back(Run {
                 activation: activation.to_owned(),
@@ -81,6 +88,7 @@ impl LogCollector {
                 recorded: false,
             });
         }
+        given_up
     }
 
     /// A line came, at a wall time since 1970. Returns logs that it completes.
@@ -292,6 +300,22 @@ mod tests {
         let done = logs.ended();
         assert_eq!(texts(&done[0]), ["stdout: last words"]);
         assert!(logs.ended().is_empty());
+    }
+
+    #[test]
+    fn a_sentinel_that_never_comes_is_not_awaited_for_ever() {
+        let mut logs = LogCollector::new(true, 1, MB);
+        for run in 0..OVERDUE_MAX {
+            assert_eq!(logs.begin(&run.to_string()), None);
+            logs.line(NOW, Stream::Stdout, b"said");
+            assert_eq!(logs.recorded(&run.to_string(), false), None);
+        }
+        let given_up = logs.begin("next").unwrap();
+        assert_eq!(
+            (given_up.activation.as_str(), given_up.lines.len()),
+            ("0", OVERDUE_MAX)
+        );
+        assert_eq!(logs.runs.len(), OVERDUE_MAX);
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl OutputSink for InstanceOutput {
 
 impl InstanceLog for InstanceOutput {
     fn begin(&self, activation: &str) {
-        self.collector().begin(activation);
+        let given_up = self.collector().begin(activation);
+        self.keep(given_up);
     }
 
     fn needs_drain(&self) -> bool {

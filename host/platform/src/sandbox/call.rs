@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
@@ -15,6 +16,8 @@ use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 
 use crate::verdict::Answer;
@@ -35,6 +38,20 @@ pub(crate) struct Caller {
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+    /// The same socket, to look whether the peer closed it; only where connections are kept.
+    socket: Option<OwnedFd>,
+}
+
+impl Connection {
+    /// Asks the kernel, not the reactor: a server that ended a moment ago must be noticed before
+    /// a request is sent to it, since afterwards nobody knows whether it was begun.
+    fn is_open(&self) -> bool {
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut byte = [0; 1];
+        let looked = |socket| rustix::net::recv(socket, &mut byte, peek);
+        let silent = self.socket.as_ref().map(looked);
+        matches!(silent, Some(Err(Errno::AGAIN))) && !self.sender.is_closed()
+    }
 }
 
 impl Caller {
@@ -64,13 +81,13 @@ impl Caller {
             return Ok(Answer::Refused);
         };
         let request = self.request(path, body);
-        let Connection { sender, driver } = &mut connection;
+        let Connection { sender, driver, .. } = &mut connection;
         let exchange = async {
             let response = sender.send_request(request).await?;
             read(response, allowed).await
         };
         let (answer, whole) = drive(driver, exchange).await?;
-        if self.keep_alive && whole && !connection.sender.is_closed() {
+        if whole && connection.is_open() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < IDLE_MAX {
                 idle.push(connection);
@@ -90,7 +107,10 @@ impl Caller {
             let Some(mut connection) = kept else {
                 break;
             };
-            let Connection { sender, driver } = &mut connection;
+            if !connection.is_open() {
+                continue;
+            }
+            let Connection { sender, driver, .. } = &mut connection;
             if drive(driver, sender.ready()).await.is_ok() {
                 return Ok(Some(connection));
             }
@@ -101,10 +121,16 @@ impl Caller {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set nodelay");
         }
+        // Without a second handle the connection is used once, which is always right.
+        let socket = self
+            .keep_alive
+            .then(|| stream.as_fd().try_clone_to_owned().ok())
+            .flatten();
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Some(Connection {
             sender,
             driver: Some(driver),
+            socket,
         }))
     }
 
