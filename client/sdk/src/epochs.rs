@@ -1,4 +1,4 @@
-//! The highest epoch seen of every KeyService: a client that remembers cannot be rolled back.
+//! The highest epoch seen of every KeyService: a client that remembers notices an older state put back.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,7 @@ pub enum LoadError {
     #[error("engine {engine:?} failed inside while loading the model: {detail}")]
     Panicked { engine: EngineName, detail: String },
     #[error("environment variable {0} would make the engine print what it computes")]
-    Environment(&'static str),
+    Environment(String),
 }
 
 /// Why one request got no answer. What it displays holds no element's value and may be logged;

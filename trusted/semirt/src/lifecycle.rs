@@ -31,6 +31,8 @@ pub(crate) enum InitError {
 struct State {
     initialised: bool,
     serving: Option<(Endpoints, Arc<Serve>)>,
+    /// A request has been given what serves, be it that its body has not come yet.
+    in_use: bool,
 }
 
 /// One instance's life.
@@ -93,7 +95,7 @@ impl Lifecycle {
         match &state.serving {
             Some((known, _)) if *known == endpoints => {}
             // What it remembers (whose models, which requests) must not be shaken off.
-            Some((_, serve)) if serve.has_served() => return Err(InitError::InUse),
+            Some(_) if state.in_use => return Err(InitError::InUse),
             _ => {
                 let serve = self.make(&endpoints)?;
                 state.serving = Some((endpoints, serve));
@@ -103,12 +105,13 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// What serves, when there is something.
+    /// What serves, when there is something. From now on it stays that one: two at once would
+    /// serve two owners, or one request twice (test `a_stalled_body_pins_what_serves`).
     pub(crate) fn serving(&self) -> Option<Arc<Serve>> {
-        lock(&self.state)
-            .serving
-            .as_ref()
-            .map(|(_, serve)| Arc::clone(serve))
+        let mut state = lock(&self.state);
+        let serve = state.serving.as_ref().map(|(_, serve)| Arc::clone(serve));
+        state.in_use |= serve.is_some();
+        serve
     }
 
     /// Whether a request would be served now.

@@ -156,11 +156,6 @@ impl Serve {
         });
     }
 
-    /// Whether any request came this far.
-    pub(crate) fn has_served(&self) -> bool {
-        self.seq.load(Ordering::Relaxed) > 0
-    }
-
     /// Serves one request that was let in. Never fails as a call: what goes wrong is the answer.
     pub(crate) async fn serve(&self, _ticket: &Ticket, request: SealedRequest) -> RunResult {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;

@@ -48,11 +48,10 @@ pub(crate) fn owner(port: u16, group: u32) -> Owner {
         return Owner::Unknown;
     }
     // The leader is nearly always the server: look there first.
-    match holds(group, &inodes) {
+    let mut all_seen = match holds(group, &inodes) {
         Some(true) => return Owner::Group,
-        Some(false) => {}
-        None => return Owner::Unknown,
-    }
+        seen => seen.is_some(),
+    };
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Owner::Unknown;
     };
@@ -65,11 +64,18 @@ pub(crate) fn owner(port: u16, group: u32) -> Owner {
             continue;
         };
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if process_group(&stat) == Some(group) && holds(pid, &inodes) == Some(true) {
-            return Owner::Group;
+        if process_group(&stat) == Some(group) {
+            match holds(pid, &inodes) {
+                Some(true) => return Owner::Group,
+                seen => all_seen &= seen.is_some(),
+            }
         }
     }
-    Owner::Stranger
+    if all_seen {
+        Owner::Stranger
+    } else {
+        Owner::Unknown
+    }
 }
 
 /// Whether the process has one of the sockets open; `None` if we may not look.
@@ -94,6 +100,7 @@ fn holds(pid: u32, inodes: &[u64]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt as _;
 
     const TABLE: &str = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -118,20 +125,24 @@ mod tests {
         assert_eq!(process_group("no parenthesis"), None);
     }
 
+    /// A child in a group of its own, which listens nowhere.
+    fn child() -> std::process::Child {
+        let mut command = std::process::Command::new("/bin/sleep");
+        command.arg("60").process_group(0).spawn().unwrap()
+    }
+
     #[test]
-    fn my_own_socket_is_mine_and_a_strangers_is_not() {
+    fn a_strangers_socket_is_not_the_groups_and_a_members_is() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
+        let mut stranger = child();
+        assert_eq!(owner(port, stranger.id()), Owner::Stranger);
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
         let me = std::process::id();
         let stat = std::fs::read_to_string(format!("/proc/{me}/stat")).unwrap();
-        let mine = process_group(&stat).unwrap();
-        assert_eq!(owner(port, mine), Owner::Group);
-        let mut child = std::process::Command::new("/bin/sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        assert_eq!(holds(child.id(), &[1]), Some(false));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert_eq!(owner(port, process_group(&stat).unwrap()), Owner::Group);
+        drop(socket);
+        assert_eq!(owner(port, me), Owner::Unknown);
     }
 }

@@ -7,10 +7,11 @@
 //! before opset 13, cubic Resize, ties of ArgMax), a package's example is what catches them.
 //!
 //! SECURITY: rten does not bound the memory or time that a model takes to run, does not zeroise
-//! weights and activations when it frees them, and prints timings when `RTEN_TIMING` is set. The
+//! weights and activations when it frees them, and prints what it loads and runs when `RTEN_*` variables are set. The
 //! enclave's memory bounds the first; enclave teardown does the second; `load` refuses the third.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -152,6 +153,15 @@ fn refused(error: impl Error + Send + Sync + 'static) -> LoadError {
     }
 }
 
+/// SECURITY: the host sets an enclave's environment, and several variables (`RTEN_TIMING`,
+/// `RTEN_INFER_SHAPES_DEBUG`, `RTEN_OPTIMIZER_DEBUG`) make rten print a model's operators and shapes
+/// to standard output. So none that is rten's may be set (test
+/// `no_variable_of_the_engine_is_accepted`).
+fn engine_variable(mut names: impl Iterator<Item = OsString>) -> Option<String> {
+    let name = names.find(|name| name.as_encoded_bytes().starts_with(b"RTEN_"))?;
+    Some(name.to_string_lossy().into_owned())
+}
+
 impl Engine for RtenEngine {
     fn name(&self) -> EngineName {
         NAME
@@ -164,10 +174,8 @@ impl Engine for RtenEngine {
         weights: Vec<u8>,
         limits: &LoadLimits,
     ) -> Result<Arc<dyn Model>, LoadError> {
-        // The host sets an enclave's environment: with this variable rten prints operators, shapes
-        // and times to standard output.
-        if std::env::var_os("RTEN_TIMING").is_some() {
-            return Err(LoadError::Environment("RTEN_TIMING"));
+        if let Some(name) = engine_variable(std::env::vars_os().map(|(name, _)| name)) {
+            return Err(LoadError::Environment(name));
         }
         let clean = checked(manifest, &graph, &weights, limits)?;
         drop(graph);

@@ -323,6 +323,21 @@ async fn addresses_may_change_before_the_first_request_and_not_after() {
 }
 
 #[tokio::test]
+async fn a_stalled_body_pins_what_serves() {
+    let instance = Instance::ready().await;
+    let mut stalled = TcpStream::connect(instance.running.addr()).await.unwrap();
+    let head = "POST /run HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    stalled.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body only once the request has what serves.
+    let mut go_on = [0; 12];
+    stalled.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+    let other = INIT.replace("file:///m", "file:///other");
+    assert_eq!(instance.post("/init", &other).await.status, 400);
+    assert_eq!(instance.post("/init", INIT).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let instance = Instance::ready().await;
     let addr = instance.running.addr();

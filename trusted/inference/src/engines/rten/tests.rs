@@ -88,3 +88,20 @@ fn doubles_beyond_a_float_are_refused() {
         "{error:?}"
     );
 }
+
+#[test]
+fn no_variable_of_the_engine_is_accepted() {
+    let names = |names: &[&str]| engine_variable(names.iter().map(OsString::from));
+    for name in [
+        "RTEN_TIMING",
+        "RTEN_INFER_SHAPES_DEBUG",
+        "RTEN_OPTIMIZER_DEBUG",
+        "RTEN_",
+    ] {
+        assert_eq!(names(&["PATH", name]).as_deref(), Some(name));
+    }
+    assert_eq!(
+        names(&["PATH", "PORT", "XRTEN_TIMING", "rten_timing"]),
+        None
+    );
+}
