@@ -109,6 +109,14 @@ fn main() -> std::io::Result<()> {
     if start.exit {
         return Ok(());
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the action protocol gives the port so"
+    )]
+    let port = std::env::var("PORT")
+        .ok()
+        .and_then(|port| port.parse::<u16>().ok());
+    let port = port.unwrap_or(8080);
     if let Some(file) = start
         .stranger
         .as_ref()
@@ -117,20 +125,16 @@ fn main() -> std::io::Result<()> {
         let mut stranger = Command::new(std::env::current_exe()?);
         let stranger = stranger.process_group(0).stdout(Stdio::null()).spawn()?;
         std::fs::write(file, stranger.id().to_string())?;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            pause(1);
+        }
         return Ok(());
     }
     pause(start.slow_ms);
     if start.deaf {
         wait_for_ever();
     }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the action protocol gives the port so"
-    )]
-    let port = std::env::var("PORT")
-        .ok()
-        .and_then(|port| port.parse::<u16>().ok());
-    let listener = TcpListener::bind(("0.0.0.0", port.unwrap_or(8080)))?;
+    let listener = TcpListener::bind(("0.0.0.0", port))?;
     let child = if start.child {
         Some(Command::new("/bin/sleep").arg("600").spawn()?.id())
     } else {

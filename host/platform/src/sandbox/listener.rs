@@ -1,10 +1,39 @@
-//! Whose socket listens at a port: a request must not go to a stranger who took a sandbox's port.
+//! A port for a sandbox, and whose socket listens there: no request may go to a stranger.
 //!
 //! A sandbox is told its port in `PORT` and binds it itself, as an action server does in a
-//! container. Between choosing a free port and that moment another process may bind it. So the
-//! platform believes a port only when the listening socket belongs to the sandbox's process group.
+//! container. The platform keeps the port reserved meanwhile, and as long as the sandbox lives: a
+//! socket that is bound but does not listen. The kernel then gives the port to nobody who asks for
+//! any, and lets those bind it who ask for exactly this one with `SO_REUSEADDR`, as servers do. So
+//! only a process that wants this very port can take it; and the platform believes a port only
+//! when the listening socket belongs to the sandbox's process group.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// A port that is ours to give away, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct ReservedPort {
+    pub(crate) port: u16,
+    _bound: OwnedFd,
+}
+
+impl ReservedPort {
+    /// Takes a port that nothing uses on any address: the sandbox may bind all of them.
+    pub(crate) fn take() -> std::io::Result<Self> {
+        let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+        let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+        Ok(Self {
+            port: bound.port(),
+            _bound: socket,
+        })
+    }
+}
 
 /// Whose socket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,5 +173,23 @@ mod tests {
         assert_eq!(owner(port, process_group(&stat).unwrap()), Owner::Group);
         drop(socket);
         assert_eq!(owner(port, me), Owner::Unknown);
+    }
+
+    #[test]
+    fn a_reserved_port_is_given_to_nobody_but_who_asks_for_it() {
+        let reserved = ReservedPort::take().unwrap();
+        for _ in 0..200 {
+            let other = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+            assert_ne!(other.local_addr().unwrap().port(), reserved.port);
+        }
+        let address = ("0.0.0.0", reserved.port);
+        let server = std::net::TcpListener::bind(address).unwrap();
+        let client = std::net::TcpStream::connect(("127.0.0.1", reserved.port)).unwrap();
+        assert_eq!(client.peer_addr().unwrap().port(), reserved.port);
+        assert!(
+            std::net::TcpListener::bind(address).is_err(),
+            "one server at a time"
+        );
+        drop(server);
     }
 }

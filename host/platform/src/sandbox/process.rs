@@ -1,8 +1,7 @@
 //! Sandboxes as local processes: own process group, cleared environment, limits, and no way to
 //! outlive the platform.
 //!
-//! A port is chosen by the kernel, released, and told to the child in `PORT`; see
-//! [`super::listener`] for why that is safe. Children are started from one thread that lives as
+//! The child is told its port in `PORT` and binds it itself; see [`super::listener`]. Children are started from one thread that lives as
 //! long as the factory: the kernel's parent-death signal follows the thread, not the process, so
 //! it fires exactly when the platform is gone, however it ended.
 
@@ -22,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::cgroup::{Cgroup, Cgroups};
-use super::listener::{self, Owner};
+use super::listener::{self, Owner, ReservedPort};
 use super::output::Pump;
 use super::{
     BoxFuture, Exit, Listening, OutputSink, Sandbox, SandboxFactory, SandboxSpec, StartError,
@@ -65,7 +64,7 @@ impl ProcessFactory {
         spec: &SandboxSpec,
         sink: Arc<dyn OutputSink>,
     ) -> Result<Arc<dyn Sandbox>, StartError> {
-        let port = free_port().map_err(StartError::Port)?;
+        let reserved = ReservedPort::take().map_err(StartError::Port)?;
         let cgroup = self.cgroups.as_ref().and_then(|groups| {
             let made = groups.create(&spec.label, spec.memory_mb);
             made.map_err(|error| tracing::warn!(%error, "no cgroup for a sandbox"))
@@ -73,7 +72,7 @@ impl ProcessFactory {
         });
         let (out, out_child) = pipe().map_err(StartError::Output)?;
         let (err, err_child) = pipe().map_err(StartError::Output)?;
-        let command = command(spec, port, out_child, err_child, cgroup.as_ref());
+        let command = command(spec, reserved.port, out_child, err_child, cgroup.as_ref());
         let child = self.spawn(command, spec).await?;
         let pid = child
             .id()
@@ -107,11 +106,12 @@ impl ProcessFactory {
             .then(|| spec.memory_mb.saturating_mul(1 << 20));
         self.tracker
             .spawn(watch_over(child, shared.clone(), allowed, pumps.clone()));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, reserved.port));
         Ok(Arc::new(Process {
             shared,
             address,
             pumps,
+            _reserved: reserved,
         }))
     }
 
@@ -149,6 +149,8 @@ struct Process {
     shared: Arc<Shared>,
     address: SocketAddr,
     pumps: [Arc<Pump>; 2],
+    /// Until the sandbox is gone: a call to a dead one must not reach who came after it.
+    _reserved: ReservedPort,
 }
 
 #[derive(Debug)]
@@ -307,13 +309,6 @@ fn resident(pid: Pid) -> Option<u64> {
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     let page = u64::try_from(rustix::param::page_size()).ok()?;
     pages.checked_mul(page)
-}
-
-/// A port that nothing uses now, on any address: the child may bind all of them.
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?
-        .local_addr()?
-        .port())
 }
 
 /// Our end and the child's.
