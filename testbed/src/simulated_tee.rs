@@ -23,12 +23,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use attestation::measurements::SimulatedMeasurements;
 use attestation::{
-    Attester, Binder, Claims, CollectError, Evidence, Measurements, TcbStatus, Tee, Verifier,
-    VerifyError,
+    Attester, Binder, CheckName, Claims, CollectError, Evidence, Facts, Failed, Malformed,
+    Measurements, Said, Scorecard, Subject, TcbStatus, Tee, Verifier,
 };
 use aws_lc_rs::digest::{Context, SHA256, SHA384, digest};
 use aws_lc_rs::hkdf;
@@ -392,11 +391,8 @@ impl SimulatedVerifier {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], VerifyError> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk()
-            .ok_or(VerifyError::Malformed { field })?;
+    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(Malformed { field })?;
         self.0 = rest;
         Ok(*head)
     }
@@ -405,13 +401,54 @@ impl Fields<'_> {
         &mut self,
         field: &'static str,
         expected: &[u8; N],
-    ) -> Result<(), VerifyError> {
+    ) -> Result<(), Malformed> {
         if self.take::<N>(field)? == *expected {
             Ok(())
         } else {
-            Err(VerifyError::Malformed { field })
+            Err(Malformed { field })
         }
     }
+}
+
+/// The fields of evidence, whoever signed it.
+struct Parsed {
+    root: [u8; 8],
+    svn: u16,
+    said: Said,
+}
+
+fn parse(evidence: &Evidence) -> Result<Parsed, Malformed> {
+    let malformed = |field| Err(Malformed { field });
+    if evidence.tee != Tee::Simulated {
+        return malformed("kind of TEE");
+    }
+    if evidence.body.len() != EVIDENCE_LEN {
+        return malformed("length");
+    }
+    let mut fields = Fields(&evidence.body);
+    fields.expect("marker", MARKER)?;
+    fields.expect("version", &VERSION.to_le_bytes())?;
+    fields.expect("signature algorithm", &ALG_ED25519.to_le_bytes())?;
+    let root = fields.take::<8>("root")?;
+    let mr = fields.take("measurement")?;
+    let attributes = u64::from_le_bytes(fields.take("attributes")?);
+    if attributes & ATTRIBUTE_INIT == 0 || attributes & !(ATTRIBUTE_INIT | ATTRIBUTE_DEBUG) != 0 {
+        return malformed("attributes");
+    }
+    let svn = u16::from_le_bytes(fields.take("security version")?);
+    fields.expect("reserved bytes", &[0; 6])?;
+    Ok(Parsed {
+        root,
+        svn,
+        said: Said {
+            measurements: Measurements::Simulated(SimulatedMeasurements {
+                mr,
+                debug: attributes & ATTRIBUTE_DEBUG != 0,
+            }),
+            report_data: fields.take::<64>("report data")?.to_vec(),
+            nonce: None,
+        },
+    })
 }
 
 impl Verifier for SimulatedVerifier {
@@ -419,44 +456,43 @@ impl Verifier for SimulatedVerifier {
         Tee::Simulated
     }
 
-    fn verify(&self, evidence: &Evidence, _now: Duration) -> Result<Claims, VerifyError> {
-        if evidence.tee != Tee::Simulated {
-            return Err(VerifyError::Malformed {
-                field: "kind of TEE",
-            });
-        }
-        if evidence.body.len() != EVIDENCE_LEN {
-            return Err(VerifyError::Malformed { field: "length" });
-        }
-        let (signed, signature) = evidence.body.split_at(SIGNED_LEN);
-        let mut fields = Fields(signed);
-        fields.expect("marker", MARKER)?;
-        fields.expect("version", &VERSION.to_le_bytes())?;
-        fields.expect("signature algorithm", &ALG_ED25519.to_le_bytes())?;
-        if fields.take::<8>("root")? != root_hint(&self.root) {
-            return Err(VerifyError::Signature);
-        }
-        UnparsedPublicKey::new(&ED25519, &self.root)
-            .verify(signed, signature)
-            .map_err(|_| VerifyError::Signature)?;
-        let mr = fields.take("measurement")?;
-        let attributes = u64::from_le_bytes(fields.take("attributes")?);
-        if attributes & ATTRIBUTE_INIT == 0 || attributes & !(ATTRIBUTE_INIT | ATTRIBUTE_DEBUG) != 0
-        {
-            return Err(VerifyError::Malformed {
-                field: "attributes",
-            });
-        }
-        let svn = u16::from_le_bytes(fields.take("security version")?);
-        fields.expect("reserved bytes", &[0; 6])?;
+    fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
+        parse(evidence).map(|parsed| parsed.said)
+    }
+
+    fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed> {
+        let parsed = parse(subject.evidence).map_err(|error| {
+            card.fail(
+                CheckName::EvidenceFormat,
+                "simulated evidence",
+                error.to_string(),
+            )
+        })?;
+        let hint = root_hint(&self.root);
+        card.require(
+            CheckName::RootPinned,
+            parsed.root == hint,
+            hex::encode(hint),
+            hex::encode(parsed.root),
+        )?;
+        let (signed, signature) = subject.evidence.body.split_at(SIGNED_LEN);
+        let genuine = UnparsedPublicKey::new(&ED25519, &self.root).verify(signed, signature);
+        let got = if genuine.is_ok() {
+            "it is"
+        } else {
+            "it is not"
+        };
+        card.require(
+            CheckName::Signature,
+            genuine.is_ok(),
+            "signed by the root",
+            got,
+        )?;
         Ok(Claims {
-            measurements: Measurements::Simulated(SimulatedMeasurements {
-                mr,
-                debug: attributes & ATTRIBUTE_DEBUG != 0,
-            }),
-            report_data: fields.take("report data")?,
-            svn: svn.into(),
+            said: parsed.said,
+            svn: parsed.svn.into(),
             tcb: TcbStatus::NotApplicable,
+            facts: Facts::None,
         })
     }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use attestation::measurements::SimulatedMeasurements;
 use attestation::testing::{Pair, attester_suite};
-use attestation::{Attester, Binder, Measurements, Verifier, VerifyError};
+use attestation::{
+    Attester, Binder, CheckName, Claims, Endorsements, Evidence, Measurements, Scorecard, Subject,
+    Verifier,
+};
 use testbed::simulated_tee::{Enclave, SimulatedHardware, SimulatedTeeError, SimulatedVerifier};
 
 const NOW: Duration = Duration::ZERO;
@@ -19,6 +22,16 @@ fn hardware() -> (tempfile::TempDir, SimulatedHardware) {
     (folder, hardware)
 }
 
+fn verify(verifier: &SimulatedVerifier, evidence: &Evidence) -> Result<Claims, CheckName> {
+    let subject = Subject {
+        evidence,
+        endorsements: &Endorsements::None,
+        now: NOW,
+    };
+    let verified = verifier.verify(&subject, &mut Scorecard::new(&[]));
+    verified.map_err(|failed| failed.check())
+}
+
 #[test]
 fn passes_the_suite_as_a_production_and_as_a_debug_enclave() {
     let (_folder, hardware) = hardware();
@@ -28,6 +41,7 @@ fn passes_the_suite_as_a_production_and_as_a_debug_enclave() {
         attester_suite(&Pair {
             attester: Arc::new(attester),
             verifier: Arc::new(verifier),
+            endorsements: Endorsements::None,
             now: NOW,
         });
     }
@@ -43,16 +57,16 @@ fn every_flipped_bit_is_refused() {
         .collect(&Binder::certificate(b"key"))
         .unwrap();
     assert_eq!(evidence.body.len(), SIGNED + 64);
-    verifier.verify(&evidence, NOW).unwrap();
+    verify(&verifier, &evidence).unwrap();
     for bit in 0..evidence.body.len() * 8 {
         let mut altered = evidence.clone();
         altered.body[bit / 8] ^= 1 << (bit % 8);
-        assert!(verifier.verify(&altered, NOW).is_err(), "bit {bit}");
+        assert!(verify(&verifier, &altered).is_err(), "bit {bit}");
     }
     for len in 0..evidence.body.len() {
         let mut short = evidence.clone();
         short.body.truncate(len);
-        assert!(verifier.verify(&short, NOW).is_err(), "length {len}");
+        assert!(verify(&verifier, &short).is_err(), "length {len}");
     }
 }
 
@@ -66,10 +80,10 @@ fn two_folders_are_two_vendors() {
         .collect(&Binder::certificate(b"key"))
         .unwrap();
     assert_eq!(
-        ours.verifier().verify(&evidence, NOW),
-        Err(VerifyError::Signature)
+        verify(&ours.verifier(), &evidence),
+        Err(CheckName::RootPinned)
     );
-    theirs.verifier().verify(&evidence, NOW).unwrap();
+    verify(&theirs.verifier(), &evidence).unwrap();
     // Not even if it says that it is of the other: the hint is no proof.
     let hint = 24..32;
     let mut renamed = evidence;
@@ -80,8 +94,8 @@ fn two_folders_are_two_vendors() {
         .unwrap();
     renamed.body[hint.clone()].copy_from_slice(&own.body[hint]);
     assert_eq!(
-        ours.verifier().verify(&renamed, NOW),
-        Err(VerifyError::Signature)
+        verify(&ours.verifier(), &renamed),
+        Err(CheckName::Signature)
     );
 }
 

@@ -1,5 +1,7 @@
 //! Appraisal: genuine evidence against a policy, into a witness that only this file can make.
 
+mod examine;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,16 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use protocol::EnclaveId;
 
 use crate::binder::{Binder, ChannelBinder, SpkiHash};
-use crate::evidence::{Claims, Evidence, TcbStatus, Tee, VerifierSet, VerifyError};
+use crate::evidence::{
+    Claims, Endorsements, Evidence, Subject, TcbStatus, Tee, Verifier, VerifierSet,
+};
+use crate::facts::Facts;
 use crate::identity::enclave_id;
 use crate::measured::MeasuredConfig;
 use crate::measurements::Measurements;
 use crate::policy::{Allowed, AppraisalPolicy};
 use crate::scorecard::{CheckName, Failed, Scorecard, Status};
+pub use examine::{Examination, Expected, examine};
 
 /// What a relying party appraises with.
 #[derive(Debug, Clone)]
@@ -31,6 +37,7 @@ pub struct Appraised(Arc<Accepted>);
 struct Accepted {
     enclave: EnclaveId,
     measurements: Measurements,
+    facts: Facts,
     config: MeasuredConfig,
     scorecard: Scorecard,
     at: Duration,
@@ -51,6 +58,12 @@ impl Appraised {
     #[must_use]
     pub fn measurements(&self) -> &Measurements {
         &self.0.measurements
+    }
+
+    /// What only this kind of TEE says of its platform.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.0.facts
     }
 
     /// The measured configuration that is part of the enclave id.
@@ -76,15 +89,13 @@ impl Appraised {
 pub struct AppraiseError {
     scorecard: Box<Scorecard>,
     failed: CheckName,
-    source: Option<VerifyError>,
 }
 
 impl AppraiseError {
-    pub(crate) fn new(scorecard: Scorecard, Failed(failed): Failed) -> Self {
+    pub(crate) fn new(scorecard: Scorecard, failed: Failed) -> Self {
         Self {
             scorecard: Box::new(scorecard),
-            failed,
-            source: None,
+            failed: failed.check(),
         }
     }
 
@@ -110,11 +121,7 @@ impl fmt::Display for AppraiseError {
     }
 }
 
-impl std::error::Error for AppraiseError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
+impl std::error::Error for AppraiseError {}
 
 /// Appraises fresh evidence of a channel. Checks of the TLS channel and the certificate stay
 /// unchecked: the attest gate makes those ([`crate::gate`]).
@@ -126,11 +133,18 @@ impl std::error::Error for AppraiseError {
 pub fn appraise(
     relying: &RelyingParty,
     evidence: &Evidence,
+    endorsements: &Endorsements,
     binder: &ChannelBinder,
     config: &MeasuredConfig,
     now: Duration,
 ) -> Result<Appraised, AppraiseError> {
-    Appraisal::new(Scorecard::new(), relying, now).channel(evidence, binder, config, None)
+    let subject = Subject {
+        evidence,
+        endorsements,
+        now,
+    };
+    Appraisal::new(Scorecard::new(CheckName::CHANNEL), relying)
+        .channel(&subject, binder, config, None)
 }
 
 /// Claims of a certificate's evidence, which is genuine and binds the certificate's key.
@@ -142,101 +156,97 @@ pub(crate) struct CertificateClaims(Measurements);
 pub(crate) struct Appraisal<'a> {
     card: Scorecard,
     relying: &'a RelyingParty,
-    now: Duration,
-    source: Option<VerifyError>,
 }
-
-/// Names of the checks that evidence in a certificate and evidence in a channel share.
-struct Names {
-    tee: CheckName,
-    genuine: CheckName,
-    binder: CheckName,
-}
-
-const CERTIFICATE: Names = Names {
-    tee: CheckName::CertificateTee,
-    genuine: CheckName::CertificateEvidence,
-    binder: CheckName::CertificateKey,
-};
-const CHANNEL: Names = Names {
-    tee: CheckName::TeeAccepted,
-    genuine: CheckName::EvidenceGenuine,
-    binder: CheckName::ReportData,
-};
 
 impl<'a> Appraisal<'a> {
-    pub(crate) const fn new(card: Scorecard, relying: &'a RelyingParty, now: Duration) -> Self {
-        Self {
-            card,
-            relying,
-            now,
-            source: None,
-        }
-    }
-
-    fn error(self, failed: Failed) -> AppraiseError {
-        AppraiseError {
-            source: self.source,
-            ..AppraiseError::new(self.card, failed)
-        }
+    pub(crate) const fn new(card: Scorecard, relying: &'a RelyingParty) -> Self {
+        Self { card, relying }
     }
 
     /// Checks a certificate's evidence. Returns the scorecard for the rest of the appraisal.
     pub(crate) fn certificate(
         mut self,
-        evidence: &Evidence,
+        subject: &Subject<'_>,
         spki: &SpkiHash,
     ) -> Result<(Scorecard, CertificateClaims), AppraiseError> {
-        match self.genuine(&CERTIFICATE, evidence, &Binder::Certificate(*spki)) {
-            Ok(claims) => Ok((self.card, CertificateClaims(claims.measurements))),
-            Err(failed) => Err(self.error(failed)),
+        match self.certificate_checks(subject, spki) {
+            Ok(claims) => Ok((self.card, CertificateClaims(claims.said.measurements))),
+            Err(failed) => Err(AppraiseError::new(self.card, failed)),
         }
+    }
+
+    fn certificate_checks(
+        &mut self,
+        subject: &Subject<'_>,
+        spki: &SpkiHash,
+    ) -> Result<Claims, Failed> {
+        use CheckName::{CertificateEvidence, CertificateKey, CertificateTee};
+        self.tee(CertificateTee, subject.evidence.tee)?;
+        let verifier = self.verifier(CertificateEvidence, subject.evidence.tee)?;
+        // The same checks are made of the channel's evidence, and those lines are that one's.
+        let mut scratch = Scorecard::new(&[]);
+        let verified = verifier.verify(subject, &mut scratch);
+        let claims = self.genuine(
+            CertificateEvidence,
+            subject.evidence.tee,
+            verified,
+            &scratch,
+        )?;
+        self.bound(CertificateKey, &claims, &Binder::Certificate(*spki))?;
+        Ok(claims)
     }
 
     /// Checks a channel's fresh evidence against the whole policy, and against the certificate.
     pub(crate) fn channel(
         mut self,
-        evidence: &Evidence,
+        subject: &Subject<'_>,
         binder: &ChannelBinder,
         config: &MeasuredConfig,
         certificate: Option<&CertificateClaims>,
     ) -> Result<Appraised, AppraiseError> {
-        match self.channel_checks(evidence, binder, config, certificate) {
+        match self.channel_checks(subject, binder, config, certificate) {
             Ok((claims, enclave)) => Ok(Appraised(Arc::new(Accepted {
                 enclave,
-                measurements: claims.measurements,
+                measurements: claims.said.measurements,
+                facts: claims.facts,
                 config: config.clone(),
                 scorecard: self.card,
-                at: self.now,
+                at: subject.now,
             }))),
-            Err(failed) => Err(self.error(failed)),
+            Err(failed) => Err(AppraiseError::new(self.card, failed)),
         }
     }
 
     fn channel_checks(
         &mut self,
-        evidence: &Evidence,
+        subject: &Subject<'_>,
         binder: &ChannelBinder,
         config: &MeasuredConfig,
         certificate: Option<&CertificateClaims>,
     ) -> Result<(Claims, EnclaveId), Failed> {
+        use CheckName::{EvidenceGenuine, ReportData, TeeAccepted};
         self.config(binder, config)?;
-        let claims = self.genuine(&CHANNEL, evidence, &Binder::Channel(binder.clone()))?;
-        self.debug(&claims)?;
-        self.patches(&claims)?;
+        self.tee(TeeAccepted, subject.evidence.tee)?;
+        let verifier = self.verifier(EvidenceGenuine, subject.evidence.tee)?;
+        let verified = verifier.verify(subject, &mut self.card);
+        let card = self.card.clone();
+        let claims = self.genuine(EvidenceGenuine, subject.evidence.tee, verified, &card)?;
+        self.bound(ReportData, &claims, &Binder::Channel(binder.clone()))?;
+        judge(&claims, &self.relying.policy, subject.now, &mut self.card);
         let hash = config.hash();
-        let enclave = enclave_id(&claims.measurements, &hash);
+        let enclave = enclave_id(claims.measurements(), &hash);
         if let Some(CertificateClaims(measurements)) = certificate {
             let named = enclave_id(measurements, &hash);
-            self.card.require(
+            self.card.record(
                 CheckName::SameEnclave,
-                named == enclave && *measurements == claims.measurements,
+                named == enclave && measurements == claims.measurements(),
                 named.to_string(),
                 enclave.to_string(),
-            )?;
+            );
         }
-        self.enclave(&enclave)?;
-        Ok((claims, enclave))
+        judge_enclave(&enclave, &self.relying.policy, &mut self.card);
+        // Whatever was recorded on the way counts, not only what was asked for last.
+        self.card.first_failure().map_or(Ok((claims, enclave)), Err)
     }
 
     fn config(&mut self, binder: &ChannelBinder, config: &MeasuredConfig) -> Result<(), Failed> {
@@ -248,124 +258,148 @@ impl<'a> Appraisal<'a> {
         )
     }
 
+    fn tee(&mut self, name: CheckName, tee: Tee) -> Result<(), Failed> {
+        require_tee(name, tee, &self.relying.policy, &mut self.card)
+    }
+
+    fn verifier(&mut self, name: CheckName, tee: Tee) -> Result<&'a dyn Verifier, Failed> {
+        find_verifier(name, tee, &self.relying.verifiers, &mut self.card)
+    }
+
     fn genuine(
         &mut self,
-        names: &Names,
-        evidence: &Evidence,
-        binder: &Binder,
+        name: CheckName,
+        tee: Tee,
+        verified: Result<Claims, Failed>,
+        card: &Scorecard,
     ) -> Result<Claims, Failed> {
-        let accepted = self.relying.policy.accepted.iter().map(|tee| tee.name());
-        self.card.require(
-            names.tee,
-            self.relying.policy.accepts_tee(evidence.tee),
-            format!("one of [{}]", accepted.collect::<Vec<_>>().join(", ")),
-            evidence.tee.name(),
-        )?;
-        let expected = format!("{} evidence signed by the vendor", evidence.tee);
-        let Some(verifier) = self.relying.verifiers.for_tee(evidence.tee) else {
-            let got = "this build has no verifier for it";
-            return self
-                .card
-                .require(names.genuine, false, expected, got)
-                .and(Err(Failed(names.genuine)));
-        };
-        let claims = match verifier.verify(evidence, self.now) {
-            Ok(claims) => claims,
-            Err(error) => {
-                let got = error.to_string();
-                self.source = Some(error);
-                return self
-                    .card
-                    .require(names.genuine, false, expected, got)
-                    .and(Err(Failed(names.genuine)));
-            }
-        };
-        // A verifier that answers for another TEE would let its claims pass under this one's name.
-        self.card.require(
-            names.genuine,
-            claims.tee() == evidence.tee,
-            expected,
-            claims.tee().name(),
-        )?;
+        conclude(name, tee, verified, card, &mut self.card)
+    }
+
+    fn bound(&mut self, name: CheckName, claims: &Claims, binder: &Binder) -> Result<(), Failed> {
         let wanted = binder.report_data();
+        let bound = claims.said.bound();
         self.card.require(
-            names.binder,
-            verify_slices_are_equal(&wanted, &claims.report_data).is_ok(),
+            name,
+            verify_slices_are_equal(&wanted, bound).is_ok(),
             short_hex(&wanted),
-            short_hex(&claims.report_data),
-        )?;
-        Ok(claims)
-    }
-
-    fn debug(&mut self, claims: &Claims) -> Result<(), Failed> {
-        let got = if claims.measurements.debug() {
-            "debug"
-        } else {
-            "production"
-        };
-        if self.relying.policy.allow_debug {
-            self.card.note(CheckName::NotDebug, Status::Unchecked, got);
-            return Ok(());
-        }
-        self.card.require(
-            CheckName::NotDebug,
-            !claims.measurements.debug(),
-            "production",
-            got,
+            short_hex(bound),
         )
     }
+}
 
-    fn patches(&mut self, claims: &Claims) -> Result<(), Failed> {
-        let policy = &self.relying.policy;
-        let svn = claims.svn.to_string();
-        if policy.minimum_svn == 0 {
-            self.card
-                .note(CheckName::SecurityVersion, Status::Unchecked, svn);
-        } else {
-            let ok = claims.svn >= policy.minimum_svn;
-            let expected = format!("at least {}", policy.minimum_svn);
-            self.card
-                .require(CheckName::SecurityVersion, ok, expected, svn)?;
+fn require_tee(
+    name: CheckName,
+    tee: Tee,
+    policy: &AppraisalPolicy,
+    card: &mut Scorecard,
+) -> Result<(), Failed> {
+    let accepted = policy.accepted.iter().map(|tee| tee.name());
+    let expected = format!("one of [{}]", accepted.collect::<Vec<_>>().join(", "));
+    card.require(name, policy.accepts_tee(tee), expected, tee.name())
+}
+
+fn find_verifier<'a>(
+    name: CheckName,
+    tee: Tee,
+    verifiers: &'a VerifierSet,
+    card: &mut Scorecard,
+) -> Result<&'a dyn Verifier, Failed> {
+    verifiers.for_tee(tee).ok_or_else(|| {
+        let expected = format!("{tee} evidence signed by the vendor");
+        card.fail(name, expected, "this build has no verifier for it")
+    })
+}
+
+/// Sums up what a verifier recorded on `details`: one line on `card`.
+fn conclude(
+    name: CheckName,
+    tee: Tee,
+    verified: Result<Claims, Failed>,
+    details: &Scorecard,
+    card: &mut Scorecard,
+) -> Result<Claims, Failed> {
+    let expected = format!("{tee} evidence signed by the vendor");
+    // A verifier that recorded a failure has not accepted, whatever it returns.
+    let verified = verified.and_then(|claims| details.first_failure().map_or(Ok(claims), Err));
+    let claims = match verified {
+        Ok(claims) => claims,
+        Err(failed) => {
+            let got = match details.check(failed.check()) {
+                Some(check) => format!("failed at \"{}\": {}", check.name, check.got),
+                None => format!("failed at \"{}\"", failed.check()),
+            };
+            let summed_up = card.fail(name, expected, got);
+            // The precise name, where it is on this card; else the one line that is.
+            return Err(match card.check(failed.check()) {
+                Some(_) => failed,
+                None => summed_up,
+            });
         }
-        if claims.tcb == TcbStatus::NotApplicable && !has_tcb_status(claims.tee()) {
-            self.card
-                .note(CheckName::TcbStatus, Status::NotApplicable, "");
-            return Ok(());
-        }
-        let accepted = policy.accepted_tcb.iter().map(|tcb| tcb.name());
-        self.card.require(
-            CheckName::TcbStatus,
-            policy.accepts_tcb(claims.tcb),
-            format!("one of [{}]", accepted.collect::<Vec<_>>().join(", ")),
-            claims.tcb.name(),
-        )
+    };
+    // A verifier that answers for another TEE would let its claims pass under this one's name.
+    card.require(name, claims.tee() == tee, expected, claims.tee().name())?;
+    Ok(claims)
+}
+
+/// The whole policy but for the enclave id; all of it goes on the card.
+fn judge(claims: &Claims, policy: &AppraisalPolicy, now: Duration, card: &mut Scorecard) {
+    judge_debug(claims, policy, card);
+    judge_svn(claims, policy, card);
+    judge_tcb(claims, policy, card);
+    policy.measurements.judge(claims, card);
+    crate::tee::judge(claims, policy, now, card);
+}
+
+fn judge_debug(claims: &Claims, policy: &AppraisalPolicy, card: &mut Scorecard) {
+    let debug = claims.measurements().debug();
+    let got = if debug { "debug" } else { "production" };
+    if policy.allow_debug {
+        card.note(CheckName::NotDebug, Status::Unchecked, got);
+    } else {
+        card.record(CheckName::NotDebug, !debug, "production", got);
     }
+}
 
-    fn enclave(&mut self, enclave: &EnclaveId) -> Result<(), Failed> {
-        let policy = &self.relying.policy;
-        match &policy.enclaves {
-            Allowed::Any => {
-                self.card
-                    .note(CheckName::Enclave, Status::Unchecked, enclave.to_string());
-                Ok(())
-            }
-            Allowed::These(enclaves) => {
-                let names: Vec<_> = enclaves.iter().map(ToString::to_string).collect();
-                self.card.require(
-                    CheckName::Enclave,
-                    policy.accepts_enclave(enclave),
-                    format!("one of [{}]", names.join(", ")),
-                    enclave.to_string(),
-                )
-            }
+fn judge_svn(claims: &Claims, policy: &AppraisalPolicy, card: &mut Scorecard) {
+    let got = claims.svn.to_string();
+    if policy.minimum_svn == 0 {
+        card.note(CheckName::SecurityVersion, Status::Unchecked, got);
+    } else {
+        let ok = claims.svn >= policy.minimum_svn;
+        let expected = format!("at least {}", policy.minimum_svn);
+        card.record(CheckName::SecurityVersion, ok, expected, got);
+    }
+}
+
+fn judge_tcb(claims: &Claims, policy: &AppraisalPolicy, card: &mut Scorecard) {
+    if claims.tcb == TcbStatus::NotApplicable && !has_tcb_status(claims.tee()) {
+        card.note(CheckName::TcbStatus, Status::NotApplicable, "");
+        return;
+    }
+    let accepted = policy.accepted_tcb.iter().map(|tcb| tcb.name());
+    let expected = format!("one of [{}]", accepted.collect::<Vec<_>>().join(", "));
+    let ok = policy.accepts_tcb(claims.tcb);
+    card.record(CheckName::TcbStatus, ok, expected, claims.tcb.name());
+}
+
+fn judge_enclave(enclave: &EnclaveId, policy: &AppraisalPolicy, card: &mut Scorecard) {
+    match &policy.enclaves {
+        Allowed::Any => card.note(CheckName::Enclave, Status::Unchecked, enclave.to_string()),
+        Allowed::These(enclaves) => {
+            let names: Vec<_> = enclaves.iter().map(ToString::to_string).collect();
+            let expected = format!("one of [{}]", names.join(", "));
+            let ok = policy.accepts_enclave(enclave);
+            card.record(CheckName::Enclave, ok, expected, enclave.to_string());
         }
     }
 }
 
+/// SEV-SNP has patch levels, but no vendor's judgement of them.
 const fn has_tcb_status(tee: Tee) -> bool {
     match tee {
-        Tee::Sgx | Tee::Tdx | Tee::Snp | Tee::AzSnp | Tee::AzTdx => true,
-        Tee::Nitro | Tee::Simulated => false,
+        Tee::Sgx | Tee::Tdx | Tee::AzTdx => true,
+        Tee::Snp | Tee::AzSnp | Tee::Nitro | Tee::Simulated => false,
     }
 }
 
@@ -376,7 +410,11 @@ fn short_hex(bytes: &[u8]) -> String {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect::<String>();
-    format!("{head}..")
+    if bytes.is_empty() {
+        "nothing".into()
+    } else {
+        format!("{head}..")
+    }
 }
 
 #[cfg(test)]

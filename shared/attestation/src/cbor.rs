@@ -81,6 +81,33 @@ impl Writer {
     }
 }
 
+/// Appends a JSON value canonically: map keys by length, then by bytes. `None` if it has a number
+/// that is not a whole one, or a null that is not a member of a map (there it is left out).
+pub(crate) fn write_value(writer: Writer, value: &serde_json::Value) -> Option<Writer> {
+    use serde_json::Value;
+    match value {
+        Value::Null => None,
+        Value::Bool(value) => Some(writer.bool(*value)),
+        Value::Number(value) => Some(writer.uint(value.as_u64()?)),
+        Value::String(value) => Some(writer.text(value)),
+        Value::Array(values) => values
+            .iter()
+            .try_fold(writer.array(values.len()), write_value),
+        Value::Object(members) => {
+            let mut members: Vec<_> = members
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .collect();
+            members.sort_by_key(|(name, _)| (name.len(), name.as_bytes()));
+            members
+                .iter()
+                .try_fold(writer.map(members.len()), |writer, (name, value)| {
+                    write_value(writer.text(name), value)
+                })
+        }
+    }
+}
+
 /// Reads one message; nothing is allocated from a length that the bytes do not back.
 pub(crate) struct Reader<'b> {
     decoder: Decoder<'b>,

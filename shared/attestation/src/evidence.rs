@@ -8,10 +8,14 @@ use crypto::secret::SealingKey;
 use serde::{Deserialize, Serialize};
 
 use crate::binder::Binder;
+use crate::facts::Facts;
 use crate::measurements::Measurements;
+use crate::scorecard::{Failed, Scorecard};
 
 /// Largest evidence body, in bytes. A frame of the gate also has to hold nonce and configuration.
 pub const EVIDENCE_MAX: usize = 48 * 1024;
+/// Largest endorsements, in bytes, all parts together. Intel's are 14 to 21 KB, AMD's 6 KB.
+pub const ENDORSEMENTS_MAX: usize = 64 * 1024;
 
 /// A kind of trusted execution environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,7 +97,7 @@ pub enum TcbStatus {
     OutOfDate,
     OutOfDateConfigurationNeeded,
     Revoked,
-    /// This kind of TEE has no such judgement (Nitro, simulated).
+    /// This kind of TEE has no such judgement (SEV-SNP, Nitro, simulated).
     NotApplicable,
 }
 
@@ -120,22 +124,83 @@ impl fmt::Display for TcbStatus {
     }
 }
 
+/// What vendors say about a platform, beside its evidence: certificates and judgements, signed
+/// by the vendor and passed on by anybody. As hostile as evidence. It travels with evidence (the
+/// attester's side fetches it once a day), so that a verifier needs no network.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Endorsements {
+    /// None needed (Nitro, simulated), or none given.
+    #[default]
+    None,
+    /// SGX and TDX: PCK CRL, TCB info, QE identity and their issuers' chains, as the JSON of
+    /// Intel's PCS v4 that `QuoteCollateralV3` names.
+    Dcap { collateral: Vec<u8> },
+    /// SEV-SNP: the key that signs reports, and its issuers: ASK or ASVK, then ARK. DER.
+    Snp { vek: Vec<u8>, chain: Vec<Vec<u8>> },
+}
+
+impl fmt::Debug for Endorsements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("Endorsements(none)"),
+            Self::Dcap { collateral } => {
+                write!(f, "Endorsements(dcap, {} bytes)", collateral.len())
+            }
+            Self::Snp { chain, .. } => write!(f, "Endorsements(snp, {} issuers)", chain.len()),
+        }
+    }
+}
+
+/// What evidence says, whether or not it is genuine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub measurements: Measurements,
+    /// What the attester asked the TEE to sign. SGX, TDX, SEV-SNP: the 64 bytes of report data;
+    /// Nitro: `user_data`, empty if absent; Azure: the hardware report's, fixed at boot.
+    pub report_data: Vec<u8>,
+    /// Nitro: `nonce`; Azure: `extraData` of the TPM's quote. Others have none.
+    pub nonce: Option<Vec<u8>>,
+}
+
+impl Said {
+    /// The field that holds a [`Binder`]'s hash, because the attester chooses it each time.
+    #[must_use]
+    pub fn bound(&self) -> &[u8] {
+        match self.measurements.tee() {
+            Tee::AzSnp | Tee::AzTdx => self.nonce.as_deref().unwrap_or_default(),
+            Tee::Sgx | Tee::Tdx | Tee::Snp | Tee::Nitro | Tee::Simulated => &self.report_data,
+        }
+    }
+}
+
 /// What genuine evidence says. Genuine is not yet acceptable: that is appraisal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    pub measurements: Measurements,
-    /// What the attester asked the TEE to sign: see [`Binder`].
-    pub report_data: [u8; 64],
-    /// Security version of the measured code (SGX ISV_SVN); 0 where the TEE has none.
+    pub said: Said,
+    /// Security version of the measured code (SGX ISV_SVN, SNP guest SVN); 0 where the TEE has
+    /// none.
     pub svn: u64,
     pub tcb: TcbStatus,
+    pub facts: Facts,
 }
 
 impl Claims {
     #[must_use]
     pub const fn tee(&self) -> Tee {
-        self.measurements.tee()
+        self.said.measurements.tee()
     }
+
+    #[must_use]
+    pub const fn measurements(&self) -> &Measurements {
+        &self.said.measurements
+    }
+}
+
+/// Evidence is not of the form that its TEE's specification gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("evidence has a malformed {field}")]
+pub struct Malformed {
+    pub field: &'static str,
 }
 
 /// Why a TEE did not give what was asked of it.
@@ -151,17 +216,6 @@ pub enum CollectError {
     Unexpected { what: &'static str },
     #[error("the TEE is busy")]
     Busy,
-}
-
-/// Why evidence is not genuine, or cannot be shown to be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VerifyError {
-    #[error("evidence has a malformed {field}")]
-    Malformed { field: &'static str },
-    #[error("evidence is not signed by the expected root")]
-    Signature,
-    #[error("endorsements are missing, expired or revoked: {what}")]
-    Endorsements { what: &'static str },
 }
 
 /// The side that proves itself. It takes typed binders only, never bytes to sign, so that no
@@ -182,16 +236,31 @@ pub trait Attester: Send + Sync + fmt::Debug {
     fn sealing_key(&self) -> Result<SealingKey, CollectError>;
 }
 
+/// What a verifier looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    pub evidence: &'a Evidence,
+    pub endorsements: &'a Endorsements,
+    /// Time since the UNIX epoch, as far as the caller trusts it.
+    pub now: Duration,
+}
+
 /// The side that decides whether evidence is genuine: signed by the vendor's root, complete,
-/// and within the validity of its endorsements. It reads no clock.
+/// and within the validity of its endorsements. It reads no clock and no file.
 pub trait Verifier: Send + Sync + fmt::Debug {
     fn tee(&self) -> Tee;
 
-    /// What `evidence` says. `now` is time since the UNIX epoch, as far as the caller trusts it.
+    /// What `evidence` says, unverified: for an enclave that reads its own, and for people.
     ///
     /// # Errors
-    /// [`VerifyError`] for everything that is not exactly one genuine piece of evidence.
-    fn verify(&self, evidence: &Evidence, now: Duration) -> Result<Claims, VerifyError>;
+    /// [`Malformed`] names the field.
+    fn read(&self, evidence: &Evidence) -> Result<Said, Malformed>;
+
+    /// What `evidence` says, if it is genuine. Every check goes on the card.
+    ///
+    /// # Errors
+    /// [`Failed`] for everything that is not exactly one genuine piece of evidence.
+    fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed>;
 }
 
 /// The verifiers that a relying party has, at most one for each kind of TEE.
@@ -205,7 +274,7 @@ impl VerifierSet {
         Self(verifiers)
     }
 
-    pub(crate) fn for_tee(&self, tee: Tee) -> Option<&dyn Verifier> {
+    pub fn for_tee(&self, tee: Tee) -> Option<&dyn Verifier> {
         self.0
             .iter()
             .find(|verifier| verifier.tee() == tee)

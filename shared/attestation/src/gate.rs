@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! client                                   server
-//! Hello{kind, nonce_c}              ──▶    certificate appraised
-//!                                   ◀──    ServerAttest{nonce_s, evidence(nonce_c), config, epoch}
+//! Hello{kind, nonce_c, endorsements} ──▶   certificate appraised
+//!                                   ◀──    ServerAttest{nonce_s, evidence(nonce_c), endorsements, config, epoch}
 //! appraised
 //! InstanceAttest{evidence(nonce_s)} ──▶    appraised           (instances only)
 //!                                   ◀──    Verdict
@@ -26,7 +26,7 @@ use protocol::PrincipalId;
 use crate::appraisal::{Appraisal, Appraised, CertificateClaims, RelyingParty};
 use crate::binder::{Binder, ChannelBinder, Role};
 use crate::certificate::Peer;
-use crate::evidence::Evidence;
+use crate::evidence::{Endorsements, Evidence, Subject};
 use crate::measured::{Measured, MeasuredConfig};
 use crate::ratls::{ClientIdentity, Established, RatlsIdentity};
 use crate::scorecard::Scorecard;
@@ -120,6 +120,7 @@ enum ServerState {
         nonce: [u8; 32],
         card: Scorecard,
         certificate: CertificateClaims,
+        endorsements: Endorsements,
     },
     Closed,
 }
@@ -167,15 +168,30 @@ impl ServerGate {
         let state = std::mem::replace(&mut self.state, ServerState::Closed);
         let frame = Frame::read(body).map_err(GateError::Frame)?;
         match (state, frame) {
-            (ServerState::AwaitHello, Frame::Hello { kind, nonce }) => self.on_hello(kind, nonce),
+            (
+                ServerState::AwaitHello,
+                Frame::Hello {
+                    kind,
+                    nonce,
+                    endorsements,
+                },
+            ) => self.on_hello(kind, nonce, endorsements),
             (
                 ServerState::AwaitInstance {
                     nonce,
                     card,
                     certificate,
+                    endorsements,
                 },
                 Frame::InstanceAttest { evidence, config },
-            ) => self.on_instance(nonce, card, &certificate, &evidence, &config),
+            ) => {
+                let subject = Subject {
+                    evidence: &evidence,
+                    endorsements: &endorsements,
+                    now: self.now,
+                };
+                self.on_instance(nonce, card, &certificate, &subject, &config)
+            }
             _ => Err(GateError::OutOfOrder),
         }
     }
@@ -184,6 +200,7 @@ impl ServerGate {
         &mut self,
         kind: ClientKind,
         client_nonce: [u8; 32],
+        endorsements: Endorsements,
     ) -> Result<Step<AttestedPeer>, GateError> {
         match (kind, self.established.peer.clone()) {
             (ClientKind::Principal, Peer::Principal(principal)) => {
@@ -196,9 +213,14 @@ impl ServerGate {
             }
             (ClientKind::Instance, Peer::Instance { evidence, spki }) => {
                 // Before the TEE is asked for evidence: who has none of its own costs us little.
+                let subject = Subject {
+                    evidence: &evidence,
+                    endorsements: &endorsements,
+                    now: self.now,
+                };
                 let (card, certificate) =
-                    Appraisal::new(self.established.card.clone(), &self.relying, self.now)
-                        .certificate(&evidence, &spki)
+                    Appraisal::new(self.established.card.clone(), &self.relying)
+                        .certificate(&subject, &spki)
                         .map_err(GateError::Appraise)?;
                 let nonce = nonce()?;
                 let frame = self.attest(client_nonce, nonce)?;
@@ -206,6 +228,7 @@ impl ServerGate {
                     nonce,
                     card,
                     certificate,
+                    endorsements,
                 };
                 Ok(Step::Send(frame))
             }
@@ -232,6 +255,7 @@ impl ServerGate {
         Frame::ServerAttest {
             nonce,
             evidence,
+            endorsements: self.identity.endorsements().clone(),
             config,
             epoch: self.epoch,
         }
@@ -244,7 +268,7 @@ impl ServerGate {
         nonce: [u8; 32],
         card: Scorecard,
         certificate: &CertificateClaims,
-        evidence: &Evidence,
+        subject: &Subject<'_>,
         config: &[u8],
     ) -> Result<Step<AttestedPeer>, GateError> {
         let config = config_of(Role::Semirt, config)?;
@@ -256,8 +280,8 @@ impl ServerGate {
             &config,
             self.epoch,
         );
-        let appraised = Appraisal::new(card, &self.relying, self.now)
-            .channel(evidence, &binder, &config, Some(certificate))
+        let appraised = Appraisal::new(card, &self.relying)
+            .channel(subject, &binder, &config, Some(certificate))
             .map_err(GateError::Appraise)?;
         let verdict = Frame::Verdict(Ok(())).to_wire().map_err(GateError::Write)?;
         Ok(Step::SendAndDone(
@@ -302,22 +326,26 @@ impl ClientGate {
         relying: Arc<RelyingParty>,
         now: Duration,
     ) -> Result<(Self, Vec<u8>), GateError> {
-        let kind = match &who {
-            ClientIdentity::Principal(_) => ClientKind::Principal,
+        let (kind, endorsements) = match &who {
+            ClientIdentity::Principal(_) => (ClientKind::Principal, Endorsements::None),
             ClientIdentity::Instance(instance) => {
                 if !matches!(instance.config().measured(), Measured::Semirt(_)) {
                     return Err(GateError::OtherIdentity);
                 }
-                ClientKind::Instance
+                (ClientKind::Instance, instance.endorsements().clone())
             }
         };
         if established.own_spki != who.spki() {
             return Err(GateError::OtherIdentity);
         }
         let nonce = nonce()?;
-        let hello = Frame::Hello { kind, nonce }
-            .to_wire()
-            .map_err(GateError::Write)?;
+        let hello = Frame::Hello {
+            kind,
+            nonce,
+            endorsements,
+        }
+        .to_wire()
+        .map_err(GateError::Write)?;
         let state = ClientState::AwaitServer;
         Ok((
             Self {
@@ -345,11 +373,12 @@ impl ClientGate {
                 Frame::ServerAttest {
                     nonce,
                     evidence,
+                    endorsements,
                     config,
                     epoch,
                 },
             ) => {
-                let server = self.appraise(&evidence, &config, epoch)?;
+                let server = self.appraise(&evidence, &endorsements, &config, epoch)?;
                 let step = self.answer(nonce, epoch)?;
                 self.state = ClientState::AwaitVerdict(server);
                 Ok(step)
@@ -366,6 +395,7 @@ impl ClientGate {
     fn appraise(
         &self,
         evidence: &Evidence,
+        endorsements: &Endorsements,
         config: &[u8],
         epoch: u64,
     ) -> Result<AttestedServer, GateError> {
@@ -385,12 +415,16 @@ impl ClientGate {
             &config,
             epoch,
         );
-        let (card, certificate) =
-            Appraisal::new(self.established.card.clone(), &self.relying, self.now)
-                .certificate(in_certificate, spki)
-                .map_err(GateError::Appraise)?;
-        let appraised = Appraisal::new(card, &self.relying, self.now)
-            .channel(evidence, &binder, &config, Some(&certificate))
+        let subject = |evidence| Subject {
+            evidence,
+            endorsements,
+            now: self.now,
+        };
+        let (card, certificate) = Appraisal::new(self.established.card.clone(), &self.relying)
+            .certificate(&subject(in_certificate), spki)
+            .map_err(GateError::Appraise)?;
+        let appraised = Appraisal::new(card, &self.relying)
+            .channel(&subject(evidence), &binder, &config, Some(&certificate))
             .map_err(GateError::Appraise)?;
         Ok(AttestedServer { appraised, epoch })
     }

@@ -21,6 +21,7 @@ pub mod binder;
 pub mod cbor;
 pub mod certificate;
 pub mod evidence;
+pub mod facts;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;
@@ -30,17 +31,22 @@ pub mod measurements;
 pub mod policy;
 pub mod ratls;
 pub mod scorecard;
+pub mod tee;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use appraisal::{AppraiseError, Appraised, RelyingParty, appraise};
+pub use appraisal::{
+    AppraiseError, Appraised, Examination, Expected, RelyingParty, appraise, examine,
+};
 pub use binder::{Binder, ChannelBinder, Role, SpkiHash};
 pub use certificate::{CertificateError, Peer};
 pub use evidence::{
-    Attester, Claims, CollectError, Evidence, TcbStatus, Tee, Verifier, VerifierSet, VerifyError,
+    Attester, Claims, CollectError, Endorsements, Evidence, Malformed, Said, Subject, TcbStatus,
+    Tee, Verifier, VerifierSet,
 };
+pub use facts::Facts;
 pub use gate::{AttestedPeer, AttestedServer, ClientGate, GateError, ServerGate, Step};
-pub use identity::enclave_id;
+pub use identity::{OwnEnclaveError, enclave_id, own_enclave};
 pub use measured::{ConfigHash, Measured, MeasuredConfig};
 pub use measurements::Measurements;
 pub use policy::{Allowed, AppraisalPolicy};
@@ -48,4 +54,4 @@ pub use ratls::{
     ClientIdentity, Established, PrincipalIdentity, RatlsError, RatlsIdentity, client_config,
     server_config,
 };
-pub use scorecard::{Check, CheckName, Scorecard, Status};
+pub use scorecard::{Check, CheckName, Failed, Scorecard, Status};

@@ -1,10 +1,18 @@
 //! The appraisal policy: which genuine evidence a relying party accepts. Typed, versioned, and
 //! closed: what it does not name is refused.
 
+mod hex;
+mod reference;
+mod vendor;
+
 use protocol::EnclaveId;
 use serde::{Deserialize, Serialize};
 
+pub use self::hex::Hex;
+use crate::cbor::{Writer, write_value};
 use crate::evidence::{TcbStatus, Tee};
+pub use reference::{ReferenceMeasurements, SgxProduct};
+pub use vendor::{AzurePolicy, IntelPolicy, NitroPolicy, Pcr, SnpPolicy};
 
 /// Version of the policy's file format.
 pub const POLICY_VERSION: u32 = 1;
@@ -33,6 +41,8 @@ impl Allowed {
 pub enum PolicyError {
     #[error("appraisal policy has version {got}, this build reads {POLICY_VERSION}")]
     Version { got: u32 },
+    #[error("appraisal policy has no canonical form")]
+    Encode,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +57,16 @@ struct RawPolicy {
     minimum_svn: u64,
     #[serde(default = "only_up_to_date")]
     accepted_tcb: Vec<TcbStatus>,
+    #[serde(default)]
+    measurements: ReferenceMeasurements,
+    #[serde(default)]
+    intel: IntelPolicy,
+    #[serde(default)]
+    snp: SnpPolicy,
+    #[serde(default)]
+    nitro: NitroPolicy,
+    #[serde(default)]
+    azure: AzurePolicy,
 }
 
 fn only_up_to_date() -> Vec<TcbStatus> {
@@ -62,6 +82,9 @@ fn only_up_to_date() -> Vec<TcbStatus> {
 /// allow_debug = false              # default
 /// minimum_svn = 0                  # default: not checked
 /// accepted_tcb = ["up-to-date"]    # default
+/// [measurements]                   # reference values, register by register
+/// [intel]                          # what only SGX and TDX have; so [snp], [nitro], [azure]
+/// minimum_tcb_evaluation = 17
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawPolicy", into = "RawPolicy")]
@@ -75,6 +98,11 @@ pub struct AppraisalPolicy {
     pub minimum_svn: u64,
     /// TCB states accepted where the TEE has them. `revoked` is refused even if it is named.
     pub accepted_tcb: Vec<TcbStatus>,
+    pub measurements: ReferenceMeasurements,
+    pub intel: IntelPolicy,
+    pub snp: SnpPolicy,
+    pub nitro: NitroPolicy,
+    pub azure: AzurePolicy,
 }
 
 impl AppraisalPolicy {
@@ -87,7 +115,24 @@ impl AppraisalPolicy {
             allow_debug: false,
             minimum_svn: 0,
             accepted_tcb: only_up_to_date(),
+            measurements: ReferenceMeasurements::default(),
+            intel: IntelPolicy::default(),
+            snp: SnpPolicy::default(),
+            nitro: NitroPolicy::default(),
+            azure: AzurePolicy::default(),
         }
+    }
+
+    /// The canonical form (RFC 8949 §4.2.1): every setting by its name in the file, those that
+    /// a file may leave out too, so that policies that accept the same are the same bytes.
+    ///
+    /// # Errors
+    /// [`PolicyError::Encode`] does not happen for the types above.
+    pub fn to_canonical(&self) -> Result<Vec<u8>, PolicyError> {
+        let value = serde_json::to_value(self).map_err(|_| PolicyError::Encode)?;
+        Ok(write_value(Writer::new(), &value)
+            .ok_or(PolicyError::Encode)?
+            .done())
     }
 
     pub(crate) fn accepts_tee(&self, tee: Tee) -> bool {
@@ -116,6 +161,11 @@ impl TryFrom<RawPolicy> for AppraisalPolicy {
             allow_debug: raw.allow_debug,
             minimum_svn: raw.minimum_svn,
             accepted_tcb: raw.accepted_tcb,
+            measurements: raw.measurements,
+            intel: raw.intel,
+            snp: raw.snp,
+            nitro: raw.nitro,
+            azure: raw.azure,
         })
     }
 }
@@ -129,6 +179,11 @@ impl From<AppraisalPolicy> for RawPolicy {
             allow_debug: policy.allow_debug,
             minimum_svn: policy.minimum_svn,
             accepted_tcb: policy.accepted_tcb,
+            measurements: policy.measurements,
+            intel: policy.intel,
+            snp: policy.snp,
+            nitro: policy.nitro,
+            azure: policy.azure,
         }
     }
 }

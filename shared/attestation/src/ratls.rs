@@ -23,7 +23,7 @@ use rustls::{CipherSuite, ClientConfig, ServerConfig};
 
 use crate::binder::{Binder, SpkiHash};
 use crate::certificate::{EVIDENCE_OID, write_extension};
-use crate::evidence::{Attester, CollectError};
+use crate::evidence::{Attester, CollectError, Endorsements, Evidence};
 use crate::measured::MeasuredConfig;
 pub use established::{EstablishError, Established};
 use peer_verifier::{Expect, PeerVerifier};
@@ -54,6 +54,8 @@ pub struct RatlsIdentity {
     key: Arc<CertifiedKey>,
     spki: SpkiHash,
     attester: Arc<dyn Attester>,
+    evidence: Evidence,
+    endorsements: Endorsements,
     config: MeasuredConfig,
 }
 
@@ -87,8 +89,29 @@ impl RatlsIdentity {
             key,
             spki,
             attester,
+            evidence,
+            endorsements: Endorsements::None,
             config,
         })
+    }
+
+    /// The same identity, which gives its peers these endorsements with its evidence.
+    #[must_use]
+    pub fn with_endorsements(self, endorsements: Endorsements) -> Self {
+        Self {
+            endorsements,
+            ..self
+        }
+    }
+
+    /// The evidence in the certificate: what endorsements are to be found for.
+    #[must_use]
+    pub const fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    pub(crate) const fn endorsements(&self) -> &Endorsements {
+        &self.endorsements
     }
 
     #[must_use]

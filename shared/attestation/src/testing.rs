@@ -142,6 +142,7 @@ mod tests {
         attester_suite(&Pair {
             attester,
             verifier: tee.verifier(),
+            endorsements: crate::evidence::Endorsements::None,
             now: Duration::ZERO,
         });
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use attestation::measured::MeasuredConfig;
 use attestation::{
-    Allowed, AppraisalPolicy, AppraiseError, Attester, ChannelBinder, CollectError, RatlsError,
-    RatlsIdentity, RelyingParty, Role, TcbStatus, VerifierSet, appraise,
+    Attester, CollectError, OwnEnclaveError, RatlsError, RatlsIdentity, RelyingParty, VerifierSet,
+    own_enclave,
 };
 use protocol::EnclaveId;
 use service::{ErrorChain, SharedClock, Shutdown};
@@ -30,17 +30,6 @@ const IDENTITY_TTL: Duration = Duration::from_secs(12 * 3600);
 /// Pause after the listener failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// For looking at itself: how well its machine is patched is for its clients to judge.
-const ANY_TCB: [TcbStatus; 7] = [
-    TcbStatus::UpToDate,
-    TcbStatus::SwHardeningNeeded,
-    TcbStatus::ConfigurationNeeded,
-    TcbStatus::ConfigurationAndSwHardeningNeeded,
-    TcbStatus::OutOfDate,
-    TcbStatus::OutOfDateConfigurationNeeded,
-    TcbStatus::NotApplicable,
-];
-
 /// Why KeyService did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -50,10 +39,8 @@ pub enum RunError {
     SealingKey(#[source] CollectError),
     #[error("make a TLS identity")]
     Identity(#[source] RatlsError),
-    #[error("collect evidence about itself")]
-    OwnEvidence(#[source] CollectError),
     #[error("find out the own enclave id")]
-    OwnEnclave(#[source] AppraiseError),
+    OwnEnclave(#[source] OwnEnclaveError),
     #[error("the state cannot be served")]
     State(#[from] StartError),
     #[error("listen on {addr}")]
@@ -89,7 +76,6 @@ pub async fn run(
     let source = IdentitySource {
         attester,
         measured,
-        now: clock.now(),
         verifiers,
     };
     let (source, prepared) = blocking(move || {
@@ -160,7 +146,6 @@ struct IdentitySource {
     attester: Arc<dyn Attester>,
     measured: MeasuredConfig,
     verifiers: VerifierSet,
-    now: Duration,
 }
 
 impl IdentitySource {
@@ -172,39 +157,9 @@ impl IdentitySource {
     fn prepare(&self) -> Result<(RatlsIdentity, crypto::SealingKey, EnclaveId), RunError> {
         let sealing_key = self.attester.sealing_key().map_err(RunError::SealingKey)?;
         let identity = self.identity()?;
-        let enclave = self.own_enclave(&identity)?;
+        let enclave = own_enclave(self.attester.as_ref(), &self.verifiers, &self.measured)
+            .map_err(RunError::OwnEnclave)?;
         Ok((identity, sealing_key, enclave))
-    }
-
-    /// E_K, from evidence about itself: what clients will compute, by the same code. The policy is
-    /// open because nothing is decided here; clients pin the result.
-    fn own_enclave(&self, identity: &RatlsIdentity) -> Result<EnclaveId, RunError> {
-        let binder = ChannelBinder {
-            role: Role::Keyservice,
-            // No channel has this exporter, so the evidence is of no use to anybody else.
-            exporter: [0; 32],
-            peer_nonce: [0; 32],
-            own_spki: identity.spki(),
-            peer_spki: identity.spki(),
-            config: self.measured.hash(),
-            epoch: 0,
-        };
-        let evidence = self
-            .attester
-            .collect(&attestation::Binder::channel(binder.clone()))
-            .map_err(RunError::OwnEvidence)?;
-        let policy = AppraisalPolicy {
-            allow_debug: true,
-            accepted_tcb: ANY_TCB.to_vec(),
-            ..AppraisalPolicy::strict(vec![self.attester.tee()], Allowed::Any)
-        };
-        let relying = RelyingParty {
-            verifiers: self.verifiers.clone(),
-            policy,
-        };
-        appraise(&relying, &evidence, &binder, &self.measured, self.now)
-            .map(|appraised| appraised.enclave())
-            .map_err(RunError::OwnEnclave)
     }
 }
 

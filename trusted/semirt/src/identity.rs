@@ -1,12 +1,11 @@
 //! Who this enclave is: its E_S, and what it needs to prove that to KeyService.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use attestation::cbor::CborError;
 use attestation::{
-    Allowed, AppraisalPolicy, AppraiseError, Attester, Binder, ChannelBinder, CollectError,
-    MeasuredConfig, RelyingParty, Role, SpkiHash, TcbStatus, VerifierSet, appraise,
+    Allowed, AppraisalPolicy, Attester, MeasuredConfig, OwnEnclaveError, RelyingParty, TcbStatus,
+    own_enclave,
 };
 use protocol::EnclaveId;
 
@@ -19,10 +18,8 @@ use crate::run::Trust;
 pub enum IdentityError {
     #[error("encode the measured configuration")]
     Config(#[from] CborError),
-    #[error("collect evidence about this enclave")]
-    Collect(#[from] CollectError),
-    #[error("read this enclave's own evidence")]
-    Read(#[from] AppraiseError),
+    #[error("find out this enclave's id")]
+    Enclave(#[from] OwnEnclaveError),
     #[error("the task that asks the TEE failed")]
     Task,
 }
@@ -38,11 +35,7 @@ pub(crate) struct Known {
 }
 
 /// Asks the TEE. The one way to one's own measurements that every TEE has is one's own evidence.
-pub(crate) async fn establish(
-    config: &Config,
-    trust: Trust,
-    now: Duration,
-) -> Result<Known, IdentityError> {
+pub(crate) async fn establish(config: &Config, trust: Trust) -> Result<Known, IdentityError> {
     let measured = MeasuredConfig::semirt(config.measured())?;
     let keyservice = config.measured().keyservice;
     // Evidence may take seconds on real hardware.
@@ -51,7 +44,7 @@ pub(crate) async fn establish(
             attester,
             verifiers,
         } = trust;
-        let enclave = own_enclave(attester.as_ref(), &verifiers, &measured, now)?;
+        let enclave = own_enclave(attester.as_ref(), &verifiers, &measured)?;
         // E_K covers the kind of TEE and its debug flag, so the pin decides; patch levels are not
         // part of it and stay strict.
         let accepted = verifiers.tees().collect();
@@ -68,44 +61,4 @@ pub(crate) async fn establish(
         })
     });
     asked.await.unwrap_or(Err(IdentityError::Task))
-}
-
-fn own_enclave(
-    attester: &dyn Attester,
-    verifiers: &VerifierSet,
-    config: &MeasuredConfig,
-    now: Duration,
-) -> Result<EnclaveId, IdentityError> {
-    // Bound to no connection, so it proves nothing to anybody else.
-    let binder = ChannelBinder {
-        role: Role::Semirt,
-        exporter: [0; 32],
-        peer_nonce: [0; 32],
-        own_spki: SpkiHash::of(&[]),
-        peer_spki: SpkiHash::of(&[]),
-        config: config.hash(),
-        epoch: 0,
-    };
-    let evidence = attester.collect(&Binder::channel(binder.clone()))?;
-    // Whether this enclave is good enough is for KeyService to say, not for itself.
-    let policy = AppraisalPolicy {
-        accepted: vec![attester.tee()],
-        enclaves: Allowed::Any,
-        allow_debug: true,
-        minimum_svn: 0,
-        accepted_tcb: vec![
-            TcbStatus::UpToDate,
-            TcbStatus::SwHardeningNeeded,
-            TcbStatus::ConfigurationNeeded,
-            TcbStatus::ConfigurationAndSwHardeningNeeded,
-            TcbStatus::OutOfDate,
-            TcbStatus::OutOfDateConfigurationNeeded,
-            TcbStatus::NotApplicable,
-        ],
-    };
-    let relying = RelyingParty {
-        verifiers: verifiers.clone(),
-        policy,
-    };
-    Ok(appraise(&relying, &evidence, &binder, config, now)?.enclave())
 }

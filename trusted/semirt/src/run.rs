@@ -95,7 +95,7 @@ pub async fn run(
 ) -> Result<Running, StartError> {
     hush_panics();
     let listener = bind(place.listen).await?;
-    let known = identity::establish(&config, trust, clock.now()).await?;
+    let known = identity::establish(&config, trust).await?;
     let identity = Identity {
         enclave: known.enclave,
         instance: place.instance,

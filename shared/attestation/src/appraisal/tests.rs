@@ -4,7 +4,7 @@ use protocol::measured::KeyserviceMeasured;
 
 use super::*;
 use crate::binder::Role;
-use crate::evidence::Verifier;
+use crate::evidence::{Malformed, Said, Verifier};
 use crate::measurements::{SgxMeasurements, SimulatedMeasurements};
 
 fn config() -> MeasuredConfig {
@@ -32,14 +32,18 @@ impl Verifier for Says {
         self.0
     }
 
-    fn verify(&self, _evidence: &Evidence, _now: Duration) -> Result<Claims, VerifyError> {
+    fn read(&self, _evidence: &Evidence) -> Result<Said, Malformed> {
+        Ok(self.1.said.clone())
+    }
+
+    fn verify(&self, _subject: &Subject<'_>, _card: &mut Scorecard) -> Result<Claims, Failed> {
         Ok(self.1.clone())
     }
 }
 
 fn sgx(tcb: TcbStatus) -> Claims {
-    Claims {
-        measurements: Measurements::Sgx(SgxMeasurements {
+    claims_of(
+        Measurements::Sgx(SgxMeasurements {
             mrenclave: [1; 32],
             mrsigner: [2; 32],
             isv_prod_id: 3,
@@ -47,9 +51,20 @@ fn sgx(tcb: TcbStatus) -> Claims {
             xfrm: 5,
             misc_select: 6,
         }),
-        report_data: Binder::channel(binder()).report_data(),
+        tcb,
+    )
+}
+
+fn claims_of(measurements: Measurements, tcb: TcbStatus) -> Claims {
+    Claims {
+        said: Said {
+            measurements,
+            report_data: Binder::channel(binder()).report_data().to_vec(),
+            nonce: None,
+        },
         svn: 1,
         tcb,
+        facts: Facts::None,
     }
 }
 
@@ -59,7 +74,19 @@ fn appraise_claims(tee: Tee, claims: Claims, tcb: &[TcbStatus]) -> Result<Apprai
     let verifiers = VerifierSet::new(vec![Arc::new(Says(tee, claims))]);
     let relying = RelyingParty { verifiers, policy };
     let evidence = Evidence { tee, body: vec![1] };
-    appraise(&relying, &evidence, &binder(), &config(), Duration::ZERO).map_err(|e| e.failed())
+    try_appraise(&relying, &evidence).map_err(|e| e.failed())
+}
+
+fn try_appraise(relying: &RelyingParty, evidence: &Evidence) -> Result<Appraised, AppraiseError> {
+    let none = Endorsements::None;
+    appraise(
+        relying,
+        evidence,
+        &none,
+        &binder(),
+        &config(),
+        Duration::ZERO,
+    )
 }
 
 #[test]
@@ -78,14 +105,13 @@ fn a_platform_s_patch_state_must_be_named() {
 
 #[test]
 fn a_verifier_cannot_answer_for_another_tee() {
-    let simulated = Claims {
-        measurements: Measurements::Simulated(SimulatedMeasurements {
+    let simulated = claims_of(
+        Measurements::Simulated(SimulatedMeasurements {
             mr: [1; 48],
             debug: false,
         }),
-        tcb: TcbStatus::NotApplicable,
-        ..sgx(TcbStatus::UpToDate)
-    };
+        TcbStatus::NotApplicable,
+    );
     let refused = appraise_claims(Tee::Sgx, simulated, &[TcbStatus::UpToDate]).err();
     assert_eq!(refused, Some(CheckName::EvidenceGenuine));
 }
@@ -100,7 +126,7 @@ fn the_scorecard_shows_what_passed_what_failed_and_what_was_not_looked_at() {
         tee: Tee::Sgx,
         body: vec![1],
     };
-    let error = appraise(&relying, &evidence, &binder(), &config(), Duration::ZERO).unwrap_err();
+    let error = try_appraise(&relying, &evidence).unwrap_err();
     let statuses: Vec<_> = error
         .scorecard()
         .checks()
@@ -122,6 +148,7 @@ fn the_scorecard_shows_what_passed_what_failed_and_what_was_not_looked_at() {
         (CheckName::NotDebug, Status::Pass),
         (CheckName::SecurityVersion, Status::Unchecked),
         (CheckName::TcbStatus, Status::Fail),
+        (CheckName::Measurement, Status::Unchecked),
         (CheckName::SameEnclave, Status::Unchecked),
         (CheckName::Enclave, Status::Unchecked),
     ];

@@ -4,7 +4,7 @@ use protocol::limits::GATE_FRAME_MAX;
 use protocol::{ErrorCode, WireError};
 
 use crate::cbor::{CborError, Reader, Writer, require_at_most, require_canonical};
-use crate::evidence::{EVIDENCE_MAX, Evidence, Tee};
+use crate::evidence::{ENDORSEMENTS_MAX, EVIDENCE_MAX, Endorsements, Evidence, Tee};
 use crate::measured::CONFIG_MAX;
 
 /// Bytes of the length in front of every frame.
@@ -12,9 +12,14 @@ pub const LENGTH_PREFIX: usize = 4;
 /// Longest sentence in a verdict, in bytes.
 const MESSAGE_MAX: usize = 512;
 
+/// AMD's chain has two issuers.
+const ISSUERS_MAX: u64 = 4;
+
 const WHAT: &str = "a frame of the attest gate";
-const HELLO: &str = "sesemi/gate/hello/1";
-const SERVER_ATTEST: &str = "sesemi/gate/server-attest/1";
+const DCAP: &str = "dcap";
+const SNP: &str = "snp";
+const HELLO: &str = "sesemi/gate/hello/2";
+const SERVER_ATTEST: &str = "sesemi/gate/server-attest/2";
 const INSTANCE_ATTEST: &str = "sesemi/gate/instance-attest/1";
 const VERDICT: &str = "sesemi/gate/verdict/1";
 
@@ -58,11 +63,17 @@ impl ClientKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// Client to server.
-    Hello { kind: ClientKind, nonce: [u8; 32] },
+    Hello {
+        kind: ClientKind,
+        nonce: [u8; 32],
+        /// For the evidence in an instance's certificate, and for what it will send here.
+        endorsements: Endorsements,
+    },
     /// Server to client: evidence over the client's nonce, and a nonce for the client's evidence.
     ServerAttest {
         nonce: [u8; 32],
         evidence: Evidence,
+        endorsements: Endorsements,
         config: Vec<u8>,
         epoch: u64,
     },
@@ -103,17 +114,25 @@ impl Frame {
     fn encode(&self) -> Vec<u8> {
         let writer = Writer::new();
         match self {
-            Self::Hello { kind, nonce } => {
-                writer.array(3).text(HELLO).text(kind.name()).bytes(nonce)
+            Self::Hello {
+                kind,
+                nonce,
+                endorsements,
+            } => {
+                let writer = writer.array(4).text(HELLO).text(kind.name()).bytes(nonce);
+                write_endorsements(writer, endorsements)
             }
             Self::ServerAttest {
                 nonce,
                 evidence,
+                endorsements,
                 config,
                 epoch,
             } => {
-                let writer = writer.array(5).text(SERVER_ATTEST).bytes(nonce);
-                write_evidence(writer, evidence).bytes(config).uint(*epoch)
+                let writer = writer.array(6).text(SERVER_ATTEST).bytes(nonce);
+                write_endorsements(write_evidence(writer, evidence), endorsements)
+                    .bytes(config)
+                    .uint(*epoch)
             }
             Self::InstanceAttest { evidence, config } => {
                 let writer = writer.array(3).text(INSTANCE_ATTEST);
@@ -134,7 +153,7 @@ impl Frame {
         let mut reader = Reader::new(WHAT, body);
         let fields = reader.any_array()?;
         match (reader.text()?, fields) {
-            (HELLO, 3) => {
+            (HELLO, 4) => {
                 let name = reader.text()?;
                 let kind = [ClientKind::Principal, ClientKind::Instance]
                     .into_iter()
@@ -143,11 +162,13 @@ impl Frame {
                 Ok(Self::Hello {
                     kind,
                     nonce: reader.fixed()?,
+                    endorsements: read_endorsements(&mut reader)?,
                 })
             }
-            (SERVER_ATTEST, 5) => Ok(Self::ServerAttest {
+            (SERVER_ATTEST, 6) => Ok(Self::ServerAttest {
                 nonce: reader.fixed()?,
                 evidence: read_evidence(&mut reader)?,
+                endorsements: read_endorsements(&mut reader)?,
                 config: read_config(&mut reader)?,
                 epoch: reader.uint()?,
             }),
@@ -192,6 +213,56 @@ fn read_evidence(reader: &mut Reader<'_>) -> Result<Evidence, CborError> {
     })
 }
 
+fn write_endorsements(writer: Writer, endorsements: &Endorsements) -> Writer {
+    match endorsements {
+        Endorsements::None => writer.array(0),
+        Endorsements::Dcap { collateral } => writer.array(2).text(DCAP).bytes(collateral),
+        Endorsements::Snp { vek, chain } => {
+            let writer = writer.array(3).text(SNP).bytes(vek).array(chain.len());
+            chain
+                .iter()
+                .fold(writer, |writer, issuer| writer.bytes(issuer))
+        }
+    }
+}
+
+fn read_endorsements(reader: &mut Reader<'_>) -> Result<Endorsements, CborError> {
+    const PARTS: &str = "endorsements";
+    let fields = reader.any_array()?;
+    if fields == 0 {
+        return Ok(Endorsements::None);
+    }
+    match (reader.text()?, fields) {
+        (DCAP, 2) => {
+            let collateral = reader.bytes()?;
+            require_at_most(PARTS, collateral.len(), ENDORSEMENTS_MAX)?;
+            Ok(Endorsements::Dcap {
+                collateral: collateral.to_vec(),
+            })
+        }
+        (SNP, 3) => {
+            let vek = reader.bytes()?;
+            let mut total = vek.len();
+            let issuers = reader.any_array()?;
+            if issuers > ISSUERS_MAX {
+                return Err(reader.wrong());
+            }
+            let mut chain = Vec::new();
+            for _ in 0..issuers {
+                let issuer = reader.bytes()?;
+                total = total.saturating_add(issuer.len());
+                chain.push(issuer.to_vec());
+            }
+            require_at_most(PARTS, total, ENDORSEMENTS_MAX)?;
+            Ok(Endorsements::Snp {
+                vek: vek.to_vec(),
+                chain,
+            })
+        }
+        _ => Err(reader.wrong()),
+    }
+}
+
 fn read_config(reader: &mut Reader<'_>) -> Result<Vec<u8>, CborError> {
     let config = reader.bytes()?;
     require_at_most("a measured configuration", config.len(), CONFIG_MAX)?;
@@ -223,14 +294,22 @@ mod tests {
             Frame::Hello {
                 kind: ClientKind::Principal,
                 nonce: [1; 32],
+                endorsements: Endorsements::None,
             },
             Frame::Hello {
                 kind: ClientKind::Instance,
                 nonce: [1; 32],
+                endorsements: Endorsements::Snp {
+                    vek: vec![1; 30],
+                    chain: vec![vec![2; 20], vec![3; 10]],
+                },
             },
             Frame::ServerAttest {
                 nonce: [2; 32],
                 evidence: evidence.clone(),
+                endorsements: Endorsements::Dcap {
+                    collateral: vec![b'{'; 40],
+                },
                 config: vec![3; 30],
                 epoch: 4,
             },
@@ -273,7 +352,24 @@ mod tests {
             tee: Tee::Simulated,
             body: vec![1; len],
         };
+        let hello = |endorsements| Frame::Hello {
+            kind: ClientKind::Instance,
+            nonce: [0; 32],
+            endorsements,
+        };
+        let half = vec![0; ENDORSEMENTS_MAX / 2];
         let refused = [
+            hello(Endorsements::Dcap {
+                collateral: vec![0; ENDORSEMENTS_MAX + 1],
+            }),
+            hello(Endorsements::Snp {
+                vek: half.clone(),
+                chain: vec![half, vec![0]],
+            }),
+            hello(Endorsements::Snp {
+                vek: vec![],
+                chain: vec![vec![]; 5],
+            }),
             Frame::InstanceAttest {
                 evidence: evidence(EVIDENCE_MAX + 1),
                 config: vec![],

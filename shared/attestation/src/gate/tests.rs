@@ -99,6 +99,7 @@ impl World {
         let hello = Frame::Hello {
             kind: kind_of(who),
             nonce: client.nonce,
+            endorsements: Endorsements::None,
         }
         .to_wire()
         .unwrap();
@@ -221,6 +222,7 @@ fn evidence_of_another_connection_is_refused() {
     let forged = body(&Frame::ServerAttest {
         nonce,
         evidence,
+        endorsements: Endorsements::None,
         config,
         epoch,
     });
@@ -261,6 +263,7 @@ fn evidence_of_the_other_role_is_refused() {
     let frame = Frame::ServerAttest {
         nonce: [0; 32],
         evidence,
+        endorsements: Endorsements::None,
         config,
         epoch: EPOCH,
     };
@@ -296,6 +299,7 @@ fn instance_answers(
     let hello = Frame::Hello {
         kind: ClientKind::Instance,
         nonce: [3; 32],
+        endorsements: Endorsements::None,
     };
     let challenge = Frame::read(&sent(server.on_frame(&body(&hello)).unwrap())).unwrap();
     let Frame::ServerAttest { nonce, .. } = challenge else {
@@ -374,6 +378,7 @@ fn a_lie_about_the_epoch_is_refused() {
     let Frame::ServerAttest {
         nonce,
         evidence,
+        endorsements,
         config,
         epoch,
     } = answer.unwrap()
@@ -383,6 +388,7 @@ fn a_lie_about_the_epoch_is_refused() {
     let newer = body(&Frame::ServerAttest {
         nonce,
         evidence,
+        endorsements,
         config,
         epoch: epoch + 1,
     });
@@ -479,7 +485,7 @@ fn evidence_signed_by_another_root_is_refused() {
     // A genuine certificate, and fresh evidence from elsewhere.
     let attester = other.attester(SEMIRT);
     let fresh = instance_answers(&new_world(), |b| attest(&*attester, b, &semirt_config(4)));
-    assert_eq!(failed(fresh), CheckName::EvidenceGenuine);
+    assert_eq!(failed(fresh), CheckName::Signature);
 }
 
 #[test]
@@ -503,6 +509,7 @@ fn a_stolen_keyservice_key_and_another_genuine_enclave_are_refused() {
     let frame = Frame::ServerAttest {
         nonce: [0; 32],
         evidence: other.collect(&Binder::channel(binder)).unwrap(),
+        endorsements: Endorsements::None,
         config: keyservice_config().as_bytes().to_vec(),
         epoch: EPOCH,
     };
@@ -556,6 +563,7 @@ fn a_hello_of_another_kind_than_the_certificate_is_refused() {
         let hello = body(&Frame::Hello {
             kind,
             nonce: [0; 32],
+            endorsements: Endorsements::None,
         });
         let refused = world.server_gate(&connection).on_frame(&hello);
         assert!(matches!(refused, Err(GateError::OtherKind)), "{refused:?}");

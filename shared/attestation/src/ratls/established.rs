@@ -57,8 +57,9 @@ impl Established {
         if connection.is_handshaking() {
             return Err(EstablishError::Handshaking);
         }
-        let mut card = Scorecard::new();
-        agreed(connection, &mut card).map_err(|Failed(name)| {
+        let mut card = Scorecard::new(CheckName::CHANNEL);
+        agreed(connection, &mut card).map_err(|failed| {
+            let name = failed.check();
             let (expected, got) = card
                 .check(name)
                 .map(|check| (check.expected.clone(), check.got.clone()))

@@ -10,12 +10,15 @@ use crypto::secret::SealingKey;
 use crate::appraisal::{Appraised, RelyingParty, appraise};
 use crate::binder::{Binder, ChannelBinder, Role, SpkiHash};
 use crate::evidence::{
-    Attester, Claims, CollectError, Evidence, TcbStatus, Tee, Verifier, VerifierSet, VerifyError,
+    Attester, Claims, CollectError, Endorsements, Evidence, Malformed, Said, Subject, TcbStatus,
+    Tee, Verifier, VerifierSet,
 };
+use crate::facts::Facts;
 use crate::identity::enclave_id;
 use crate::measured::{Measured, MeasuredConfig};
 use crate::measurements::{Measurements, SimulatedMeasurements};
 use crate::policy::{Allowed, AppraisalPolicy};
+use crate::scorecard::{CheckName, Failed, Scorecard};
 use protocol::EnclaveId;
 
 /// The mark by which a scan of release binaries finds any simulated TEE.
@@ -107,7 +110,8 @@ impl SoftTee {
         };
         let evidence = self.sign(&enclave, &Binder::channel(binder.clone()));
         let relying = self.relying(Allowed::Any);
-        appraise(&relying, &evidence, &binder, config, Duration::ZERO).unwrap()
+        let none = Endorsements::None;
+        appraise(&relying, &evidence, &none, &binder, config, Duration::ZERO).unwrap()
     }
 
     fn sign(&self, enclave: &SoftEnclave, binder: &Binder) -> Evidence {
@@ -161,27 +165,47 @@ impl Verifier for SoftVerifier {
         Tee::Simulated
     }
 
-    fn verify(&self, evidence: &Evidence, _now: Duration) -> Result<Claims, VerifyError> {
-        let field = |field| VerifyError::Malformed { field };
-        if evidence.tee != Tee::Simulated {
-            return Err(field("kind of TEE"));
-        }
-        if evidence.body.len() != BODY || !evidence.body.starts_with(MARKER) {
-            return Err(field("length or marker"));
-        }
-        let (signed, signature) = evidence.body.split_at(SIGNED);
-        UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(signed, signature)
-            .map_err(|_| VerifyError::Signature)?;
-        let rest = &signed[MARKER.len()..];
-        let (mr, rest) = rest.split_first_chunk().ok_or(field("measurement"))?;
-        let (debug, rest) = rest.split_first_chunk::<1>().ok_or(field("flags"))?;
-        let (svn, rest) = rest.split_first_chunk().ok_or(field("security version"))?;
+    fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
+        parse(evidence).map(|(said, _)| said)
+    }
+
+    fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed> {
+        const WANTED: &str = "a software TEE's evidence";
+        let (said, svn) = parse(subject.evidence)
+            .map_err(|error| card.fail(CheckName::EvidenceFormat, WANTED, error.to_string()))?;
+        let (signed, signature) = subject.evidence.body.split_at(SIGNED);
+        let genuine = UnparsedPublicKey::new(&ED25519, &self.0).verify(signed, signature);
+        card.require(
+            CheckName::Signature,
+            genuine.is_ok(),
+            "of this TEE's root",
+            "a signature",
+        )?;
         Ok(Claims {
-            measurements: measurements(*mr, debug != &[0]),
-            report_data: rest.try_into().map_err(|_| field("report data"))?,
-            svn: u64::from_be_bytes(*svn),
+            said,
+            svn,
             tcb: TcbStatus::NotApplicable,
+            facts: Facts::None,
         })
     }
+}
+
+fn parse(evidence: &Evidence) -> Result<(Said, u64), Malformed> {
+    let field = |field| Malformed { field };
+    if evidence.tee != Tee::Simulated {
+        return Err(field("kind of TEE"));
+    }
+    if evidence.body.len() != BODY || !evidence.body.starts_with(MARKER) {
+        return Err(field("length or marker"));
+    }
+    let rest = &evidence.body[MARKER.len()..SIGNED];
+    let (mr, rest) = rest.split_first_chunk().ok_or(field("measurement"))?;
+    let (debug, rest) = rest.split_first_chunk::<1>().ok_or(field("flags"))?;
+    let (svn, rest) = rest.split_first_chunk().ok_or(field("security version"))?;
+    let said = Said {
+        measurements: measurements(*mr, debug != &[0]),
+        report_data: rest.to_vec(),
+        nonce: None,
+    };
+    Ok((said, u64::from_be_bytes(*svn)))
 }
