@@ -1,16 +1,20 @@
 //! The kinds of TEE: a verifier for each, and the checks of a policy that only it has.
 
+pub mod snp;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::{Claims, VerifierSet};
 use crate::facts::Facts;
+use crate::measurements::Measurements;
 use crate::policy::AppraisalPolicy;
 use crate::scorecard::Scorecard;
 
 /// Verifiers of every TEE that is real, with the vendors' roots.
 #[must_use]
 pub fn real_verifiers() -> VerifierSet {
-    VerifierSet::new(vec![])
+    VerifierSet::new(vec![Arc::new(snp::SnpVerifier::amd())])
 }
 
 /// The checks of `policy` that only this kind of TEE has; all of them go on the card.
@@ -20,8 +24,20 @@ pub(crate) fn judge(
     now: Duration,
     card: &mut Scorecard,
 ) {
-    let _ = (policy, now, card);
+    let _ = now;
     match &claims.facts {
-        Facts::None | Facts::Dcap(_) | Facts::Snp(_) | Facts::Nitro(_) => {}
+        Facts::Snp(facts) => match claims.measurements() {
+            Measurements::Snp(guest) => snp::judge(guest, facts, &policy.snp, card),
+            Measurements::AzSnp(azure) => {
+                snp::judge(&azure.hardware, facts, &policy.snp, card);
+            }
+            // No verifier makes these of a report.
+            Measurements::Sgx(_)
+            | Measurements::Tdx(_)
+            | Measurements::Nitro(_)
+            | Measurements::AzTdx(_)
+            | Measurements::Simulated(_) => {}
+        },
+        Facts::None | Facts::Dcap(_) | Facts::Nitro(_) => {}
     }
 }
