@@ -24,7 +24,8 @@ pub struct DcapFacts {
     pub advisories: Vec<String>,
     /// `tcbEvaluationDataNumber`: the lower of TCB info's and QE identity's.
     pub tcb_evaluation: u32,
-    /// Newest `issueDate` of the collateral, since the UNIX epoch: a lower bound of the time.
+    /// Older `issueDate` of TCB info and QE identity, since the UNIX epoch: a lower bound of the
+    /// time, and what must not go back. A fresh revocation list cannot hide an old judgement.
     pub issued: Duration,
     /// Family, model, stepping, platform type and custom SKU, in Intel's encoding.
     pub fmspc: [u8; 6],
@@ -38,6 +39,12 @@ pub struct DcapFacts {
     pub rtmr3: Option<[u8; 48]>,
     /// TDX only: measurement of the service TDs bound to this one; zero if none is.
     pub mr_service_td: Option<[u8; 48]>,
+    /// TDX 1.5ex: those bound now, also after the TD was created; else zero.
+    pub current_service_td: Option<[u8; 48]>,
+    /// SGX only: CONFIGID, chosen by whoever started the enclave; zero without KSS.
+    pub config_id: Option<[u8; 64]>,
+    /// Attribute bits that Intel has given no meaning.
+    pub reserved_attributes: u64,
 }
 
 /// AMD's product lines: each has its own root.

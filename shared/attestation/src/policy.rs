@@ -12,7 +12,7 @@ pub use self::hex::Hex;
 use crate::cbor::{Writer, write_value};
 use crate::evidence::{TcbStatus, Tee};
 pub use reference::{ReferenceMeasurements, SgxProduct};
-pub use vendor::{AzurePolicy, IntelPolicy, NitroPolicy, Pcr, SnpPolicy};
+pub use vendor::{AzurePolicy, IntelPolicy, NitroPolicy, Pcr, ServiceTds, SnpPolicy};
 
 /// Version of the policy's file format.
 pub const POLICY_VERSION: u32 = 1;

@@ -1,5 +1,6 @@
 //! The kinds of TEE: a verifier for each, and the checks of a policy that only it has.
 
+pub mod dcap;
 pub mod snp;
 
 use std::sync::Arc;
@@ -14,7 +15,11 @@ use crate::scorecard::Scorecard;
 /// Verifiers of every TEE that is real, with the vendors' roots.
 #[must_use]
 pub fn real_verifiers() -> VerifierSet {
-    VerifierSet::new(vec![Arc::new(snp::SnpVerifier::amd())])
+    VerifierSet::new(vec![
+        Arc::new(dcap::DcapVerifier::sgx()),
+        Arc::new(dcap::DcapVerifier::tdx()),
+        Arc::new(snp::SnpVerifier::amd()),
+    ])
 }
 
 /// The checks of `policy` that only this kind of TEE has; all of them go on the card.
@@ -26,6 +31,7 @@ pub(crate) fn judge(
 ) {
     let _ = now;
     match &claims.facts {
+        Facts::Dcap(facts) => dcap::judge(claims, facts, &policy.intel, card),
         Facts::Snp(facts) => match claims.measurements() {
             Measurements::Snp(guest) => snp::judge(guest, facts, &policy.snp, card),
             Measurements::AzSnp(azure) => {
@@ -38,6 +44,6 @@ pub(crate) fn judge(
             | Measurements::AzTdx(_)
             | Measurements::Simulated(_) => {}
         },
-        Facts::None | Facts::Dcap(_) | Facts::Nitro(_) => {}
+        Facts::None | Facts::Nitro(_) => {}
     }
 }

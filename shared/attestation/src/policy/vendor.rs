@@ -8,6 +8,9 @@ use super::hex::Hex;
 use crate::facts::{SnpProduct, SnpSigningKey, SnpTcb};
 
 /// SGX and TDX. In TOML: the table `[intel]`.
+///
+/// A TD that may be moved to another machine, or that the host can send page faults
+/// (SEPT_VE_DISABLE clear), is never accepted: see [`crate::tee::dcap`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IntelPolicy {
@@ -22,16 +25,21 @@ pub struct IntelPolicy {
     /// Intel keeps the platform's keys. Most cloud hosts say so.
     pub allow_cached_keys: bool,
     pub allow_smt: bool,
-    /// TDX: the TD may be moved to another machine.
-    pub allow_migratable: bool,
-    /// TDX: the host can make the TD see page faults that it did not cause.
-    pub allow_sept_ve: bool,
-    /// TDX: measurements of service TDs that may be bound; with none, none may be.
-    pub service_tds: Vec<Hex<48>>,
+    /// TDX: service TDs that may be bound to a TD: they can read and write its state.
+    pub service_tds: ServiceTds,
     /// TDX: MRCONFIGID; unchecked if absent.
     pub mr_config_ids: Option<Vec<Hex<48>>>,
     /// Machines, by the PPID of their PCK certificate; any if absent.
     pub ppids: Option<Vec<Hex<16>>>,
+}
+
+/// Service TDs, by MR_SERVICE_TD. In TOML: `"any"` or `{ these = ["<96 hexadecimal digits>"] }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceTds {
+    Any,
+    /// An empty list: none may be bound.
+    These(Vec<Hex<48>>),
 }
 
 impl Default for IntelPolicy {
@@ -43,9 +51,7 @@ impl Default for IntelPolicy {
             allow_dynamic_platform: true,
             allow_cached_keys: true,
             allow_smt: true,
-            allow_migratable: false,
-            allow_sept_ve: false,
-            service_tds: Vec::new(),
+            service_tds: ServiceTds::These(Vec::new()),
             mr_config_ids: None,
             ppids: None,
         }
