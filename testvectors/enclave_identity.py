@@ -56,10 +56,11 @@ MEASURED = {
     "simulated": [("mr", 48), ("debug", False)],
 }
 E_K = fill(900, 48)
+POLICY = fill(905, 48)
 CONFIGS = [
-    ["sesemi/measured/semirt/1", "shared", 4, 60, 2 << 30, ["rten"], E_K],
-    ["sesemi/measured/semirt/1", "sequential", 1, 0, 0, [], E_K],
-    ["sesemi/measured/keyservice/1", 86400],
+    ["sesemi/measured/semirt/2", "shared", 4, 60, 2 << 30, ["rten"], E_K, POLICY],
+    ["sesemi/measured/semirt/2", "sequential", 1, 0, 0, [], E_K, POLICY],
+    ["sesemi/measured/keyservice/2", 86400, POLICY],
 ]
 
 
@@ -111,13 +112,14 @@ def refused():
     yield "a key in more bytes than its length needs", good.replace(e_k, b"\x59\x00\x30" + E_K)
     yield "an unknown isolation", text([semirt[0], "none"] + semirt[2:])
     yield "an unknown engine", text(semirt[:5] + [["onnxruntime"]] + semirt[6:])
-    yield "E_K too short", text(semirt[:6] + [E_K[:47]])
-    yield "another label", text(["sesemi/measured/semirt/2"] + semirt[1:])
+    yield "E_K too short", text(semirt[:6] + [E_K[:47], POLICY])
+    yield "a policy hash too long", text(semirt[:7] + [POLICY + b"\0"])
+    yield "another label", text(["sesemi/measured/semirt/1"] + semirt[1:])
     yield "a field too many", text(semirt + [0])
-    yield "a field too few", text(semirt[:6])
+    yield "a field too few", text(semirt[:7])
     yield "concurrency out of range", text(semirt[:2] + [1 << 16] + semirt[3:])
-    yield "a negative lease", b"\x82" + cbor("sesemi/measured/keyservice/1") + b"\x20"
-    yield "keyservice's label on semirt's fields", text(["sesemi/measured/keyservice/1"] + semirt[1:])
+    yield "a negative lease", b"\x83" + cbor("sesemi/measured/keyservice/2") + b"\x20" + cbor(POLICY)
+    yield "keyservice's label on semirt's fields", text(["sesemi/measured/keyservice/2"] + semirt[1:])
     yield "seventeen engines", text(semirt[:5] + [["rten"] * 17] + semirt[6:])
 
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use attestation::identity::enclave_id;
 use attestation::measured::MeasuredConfig;
-use attestation::{AppraisalPolicy, Tee, Verifier, VerifierSet};
+use attestation::{Allowed, AppraisalPolicy, Tee, Verifier, VerifierSet};
 use protocol::EnclaveId;
 use protocol::measured::{Isolation, KeyserviceMeasured, SemirtMeasured};
 use protocol::package::EngineName;
@@ -97,7 +97,8 @@ impl Cluster {
         let ks_measured = KeyserviceMeasured {
             lease_ttl_s: options.lease_ttl_s,
         };
-        let ks_config = MeasuredConfig::keyservice(&ks_measured)?.hash();
+        let of_instances = AppraisalPolicy::strict(vec![Tee::Simulated], Allowed::Any);
+        let ks_config = MeasuredConfig::keyservice(&ks_measured, &of_instances)?.hash();
         let e_k = enclave_id(&hardware.measure(&options.exe)?, &ks_config);
         let measured = SemirtMeasured {
             isolation: Isolation::Shared,
@@ -107,7 +108,9 @@ impl Cluster {
             engines: vec![EngineName::Rten],
             keyservice: e_k,
         };
-        let config = MeasuredConfig::semirt(&measured)?.hash();
+        let host = semirt::config::HostSettings::default();
+        let of_keyservice = semirt::Config::new(measured.clone(), host)?.policy();
+        let config = MeasuredConfig::semirt(&measured, &of_keyservice)?.hash();
         let identities = Identities {
             keyservice: e_k,
             semirt: enclave_id(&hardware.measure(&options.exe)?, &config),
@@ -196,10 +199,7 @@ impl Cluster {
     /// Accepts KeyServices with one of these ids, on the simulated TEE.
     #[must_use]
     pub fn policy(enclaves: Vec<EnclaveId>) -> AppraisalPolicy {
-        AppraisalPolicy::strict(
-            vec![Tee::Simulated],
-            attestation::policy::Allowed::These(enclaves),
-        )
+        AppraisalPolicy::strict(vec![Tee::Simulated], Allowed::These(enclaves))
     }
 
     /// Kills KeyService without warning and starts it again on the same port and state.

@@ -43,7 +43,11 @@ impl Machine {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hardware = SimulatedHardware::open(&folder.path().join("hardware")).unwrap();
-        let measured = MeasuredConfig::keyservice(&MEASURED).unwrap();
+        let measured = MeasuredConfig::keyservice(
+            &MEASURED,
+            &AppraisalPolicy::strict(vec![Tee::Simulated], Allowed::Any),
+        )
+        .unwrap();
         let measurements = hardware.measure(Path::new(EXE)).unwrap();
         let e_k = enclave_id(&measurements, &measured.hash());
         let relying = Arc::new(RelyingParty {

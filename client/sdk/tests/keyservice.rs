@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attestation::testing::{SoftEnclave, SoftTee};
-use attestation::{Allowed, MeasuredConfig, RatlsIdentity, Tee, VerifierSet};
+use attestation::{Allowed, AppraisalPolicy, MeasuredConfig, RatlsIdentity, Tee, VerifierSet};
 use bytes::Bytes;
 use crypto::IdentityKey;
 use http::{Request, Response, StatusCode};
@@ -43,7 +43,11 @@ struct Server {
 }
 
 fn config() -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 impl Server {

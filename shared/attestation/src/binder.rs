@@ -172,10 +172,15 @@ pub(crate) fn claims_buffer(spki: &SpkiHash) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::measured::MeasuredConfig;
+    use crate::policy::AppraisalPolicy;
     use protocol::measured::KeyserviceMeasured;
 
     fn channel() -> ChannelBinder {
-        let config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap();
+        let config = MeasuredConfig::keyservice(
+            &KeyserviceMeasured { lease_ttl_s: 60 },
+            &AppraisalPolicy::default(),
+        )
+        .unwrap();
         ChannelBinder {
             role: Role::Keyservice,
             exporter: [1; 32],
@@ -190,9 +195,12 @@ mod tests {
     #[test]
     fn every_field_of_a_channel_changes_the_report_data() {
         let base = channel();
-        let other_config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 61 })
-            .unwrap()
-            .hash();
+        let other_config = MeasuredConfig::keyservice(
+            &KeyserviceMeasured { lease_ttl_s: 61 },
+            &AppraisalPolicy::default(),
+        )
+        .unwrap()
+        .hash();
         let altered = |alter: &dyn Fn(&mut ChannelBinder)| {
             let mut binder = base.clone();
             alter(&mut binder);

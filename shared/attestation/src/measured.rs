@@ -3,18 +3,19 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
-use protocol::EnclaveId;
 use protocol::measured::{Isolation, KeyserviceMeasured, SemirtMeasured};
 use protocol::package::EngineName;
+use protocol::{EnclaveId, PolicyHash};
 
 use crate::cbor::{CborError, Reader, Writer, require_at_most, require_canonical};
+use crate::policy::AppraisalPolicy;
 
 /// Largest encoded configuration, in bytes.
 pub const CONFIG_MAX: usize = 4096;
 
 const WHAT: &str = "a measured configuration";
-const SEMIRT: &str = "sesemi/measured/semirt/1";
-const KEYSERVICE: &str = "sesemi/measured/keyservice/1";
+const SEMIRT: &str = "sesemi/measured/semirt/2";
+const KEYSERVICE: &str = "sesemi/measured/keyservice/2";
 const ENGINES_MAX: u64 = 16;
 
 /// SHA-384 of the canonical encoding of a measured configuration.
@@ -60,31 +61,44 @@ impl Measured {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeasuredConfig {
     measured: Measured,
+    policy: PolicyHash,
     bytes: Vec<u8>,
 }
 
 impl MeasuredConfig {
+    /// `policy`: which evidence of the pinned KeyService is accepted.
+    ///
     /// # Errors
     /// [`CborError`] if it is longer than [`CONFIG_MAX`] or names too many engines.
-    pub fn semirt(measured: &SemirtMeasured) -> Result<Self, CborError> {
-        Self::new(Measured::Semirt(measured.clone()))
+    pub fn semirt(measured: &SemirtMeasured, policy: &AppraisalPolicy) -> Result<Self, CborError> {
+        Self::new(Measured::Semirt(measured.clone()), policy)
     }
 
+    /// `policy`: which evidence of instances is accepted.
+    ///
     /// # Errors
     /// [`CborError`] if it is longer than [`CONFIG_MAX`].
-    pub fn keyservice(measured: &KeyserviceMeasured) -> Result<Self, CborError> {
-        Self::new(Measured::Keyservice(measured.clone()))
+    pub fn keyservice(
+        measured: &KeyserviceMeasured,
+        policy: &AppraisalPolicy,
+    ) -> Result<Self, CborError> {
+        Self::new(Measured::Keyservice(measured.clone()), policy)
     }
 
-    fn new(measured: Measured) -> Result<Self, CborError> {
+    fn new(measured: Measured, policy: &AppraisalPolicy) -> Result<Self, CborError> {
+        let policy = policy.hash().map_err(|_| CborError::Shape { what: WHAT })?;
         if let Measured::Semirt(semirt) = &measured
             && semirt.engines.len() as u64 > ENGINES_MAX
         {
             return Err(CborError::Shape { what: WHAT });
         }
-        let bytes = encode(&measured);
+        let bytes = encode(&measured, &policy);
         require_at_most(WHAT, bytes.len(), CONFIG_MAX)?;
-        Ok(Self { measured, bytes })
+        Ok(Self {
+            measured,
+            policy,
+            bytes,
+        })
     }
 
     /// Reads what a peer sent; accepts the canonical encoding only.
@@ -93,10 +107,11 @@ impl MeasuredConfig {
     /// [`CborError`] for everything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CborError> {
         require_at_most(WHAT, bytes.len(), CONFIG_MAX)?;
-        let measured = decode(bytes)?;
-        require_canonical(WHAT, bytes, &encode(&measured))?;
+        let (measured, policy) = decode(bytes)?;
+        require_canonical(WHAT, bytes, &encode(&measured, &policy))?;
         Ok(Self {
             measured,
+            policy,
             bytes: bytes.to_vec(),
         })
     }
@@ -117,6 +132,12 @@ impl MeasuredConfig {
     #[must_use]
     pub const fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// The appraisal policy that it judges its peers by.
+    #[must_use]
+    pub const fn policy(&self) -> &PolicyHash {
+        &self.policy
     }
 
     /// `semirt` or `keyservice`.
@@ -141,8 +162,8 @@ const fn engine_name(engine: EngineName) -> &'static str {
 }
 
 // Destructured without `..`: a new setting does not compile until it is measured.
-fn encode(measured: &Measured) -> Vec<u8> {
-    match measured {
+fn encode(measured: &Measured, policy: &PolicyHash) -> Vec<u8> {
+    let writer = match measured {
         Measured::Semirt(SemirtMeasured {
             isolation,
             concurrency,
@@ -152,7 +173,7 @@ fn encode(measured: &Measured) -> Vec<u8> {
             keyservice,
         }) => {
             let writer = Writer::new()
-                .array(7)
+                .array(8)
                 .text(SEMIRT)
                 .text(isolation_name(*isolation))
                 .uint(u64::from(*concurrency))
@@ -162,21 +183,21 @@ fn encode(measured: &Measured) -> Vec<u8> {
             let writer = engines
                 .iter()
                 .fold(writer, |writer, e| writer.text(engine_name(*e)));
-            writer.bytes(keyservice.as_bytes()).done()
+            writer.bytes(keyservice.as_bytes())
         }
         Measured::Keyservice(KeyserviceMeasured { lease_ttl_s }) => Writer::new()
-            .array(2)
+            .array(3)
             .text(KEYSERVICE)
-            .uint(u64::from(*lease_ttl_s))
-            .done(),
-    }
+            .uint(u64::from(*lease_ttl_s)),
+    };
+    writer.bytes(policy.as_bytes()).done()
 }
 
-fn decode(bytes: &[u8]) -> Result<Measured, CborError> {
+fn decode(bytes: &[u8]) -> Result<(Measured, PolicyHash), CborError> {
     let mut reader = Reader::new(WHAT, bytes);
     let fields = reader.any_array()?;
-    match (reader.text()?, fields) {
-        (SEMIRT, 7) => {
+    let measured = match (reader.text()?, fields) {
+        (SEMIRT, 8) => {
             let name = reader.text()?;
             let isolation = [
                 Isolation::Shared,
@@ -203,20 +224,21 @@ fn decode(bytes: &[u8]) -> Result<Measured, CborError> {
                 })
                 .collect::<Result<_, _>>()?;
             let keyservice = EnclaveId::new(reader.fixed()?);
-            Ok(Measured::Semirt(SemirtMeasured {
+            Measured::Semirt(SemirtMeasured {
                 isolation,
                 concurrency,
                 key_ttl_s,
                 model_memory,
                 engines,
                 keyservice,
-            }))
+            })
         }
-        (KEYSERVICE, 2) => Ok(Measured::Keyservice(KeyserviceMeasured {
+        (KEYSERVICE, 3) => Measured::Keyservice(KeyserviceMeasured {
             lease_ttl_s: narrow(&mut reader)?,
-        })),
-        _ => Err(reader.wrong()),
-    }
+        }),
+        _ => return Err(reader.wrong()),
+    };
+    Ok((measured, PolicyHash::new(reader.fixed()?)))
 }
 
 fn narrow<T: TryFrom<u64>>(reader: &mut Reader<'_>) -> Result<T, CborError> {
@@ -241,7 +263,7 @@ mod tests {
     #[test]
     fn round_trips_and_every_setting_changes_the_hash() {
         let base = semirt();
-        let config = MeasuredConfig::semirt(&base).unwrap();
+        let config = MeasuredConfig::semirt(&base, &AppraisalPolicy::default()).unwrap();
         assert_eq!(
             MeasuredConfig::from_bytes(config.as_bytes()).unwrap(),
             config
@@ -273,28 +295,43 @@ mod tests {
             },
         ];
         for other in others {
-            let hash = MeasuredConfig::semirt(&other).unwrap().hash();
+            let hash = MeasuredConfig::semirt(&other, &AppraisalPolicy::default())
+                .unwrap()
+                .hash();
             assert_ne!(hash, config.hash(), "{other:?}");
         }
-        let keyservice =
-            MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap();
+        let keyservice = MeasuredConfig::keyservice(
+            &KeyserviceMeasured { lease_ttl_s: 60 },
+            &AppraisalPolicy::default(),
+        )
+        .unwrap();
         assert_eq!(
             MeasuredConfig::from_bytes(keyservice.as_bytes()).unwrap(),
             keyservice
         );
         assert_ne!(keyservice.hash(), config.hash());
+        // Whom it accepts is what its peers rely on, too.
+        let any = AppraisalPolicy::strict(vec![crate::Tee::Sgx], crate::Allowed::Any);
+        let other = MeasuredConfig::semirt(&semirt(), &any).unwrap();
+        assert_ne!(other.hash(), config.hash());
     }
 
     #[test]
     fn only_the_canonical_encoding_is_read() {
-        let config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap();
+        let config = MeasuredConfig::keyservice(
+            &KeyserviceMeasured { lease_ttl_s: 60 },
+            &AppraisalPolicy::default(),
+        )
+        .unwrap();
         let bytes = config.as_bytes();
         let mut trailing = bytes.to_vec();
         trailing.push(0);
         assert!(MeasuredConfig::from_bytes(&trailing).is_err());
         // 60 in two bytes more than it needs.
-        let mut long = bytes[..bytes.len() - 2].to_vec();
+        let at = bytes.len() - 52;
+        let mut long = bytes[..at].to_vec();
         long.extend([0x19, 0, 60]);
+        long.extend(&bytes[at + 2..]);
         assert_eq!(
             MeasuredConfig::from_bytes(&long),
             Err(CborError::NotCanonical { what: WHAT })

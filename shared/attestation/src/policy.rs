@@ -5,7 +5,8 @@ mod hex;
 mod reference;
 mod vendor;
 
-use protocol::EnclaveId;
+use aws_lc_rs::digest;
+use protocol::{EnclaveId, PolicyHash};
 use serde::{Deserialize, Serialize};
 
 pub use self::hex::Hex;
@@ -105,6 +106,13 @@ pub struct AppraisalPolicy {
     pub azure: AzurePolicy,
 }
 
+/// Accepts nothing.
+impl Default for AppraisalPolicy {
+    fn default() -> Self {
+        Self::strict(Vec::new(), Allowed::These(Vec::new()))
+    }
+}
+
 impl AppraisalPolicy {
     /// The strictest policy for these kinds of TEE and enclaves.
     #[must_use]
@@ -121,6 +129,15 @@ impl AppraisalPolicy {
             nitro: NitroPolicy::default(),
             azure: AzurePolicy::default(),
         }
+    }
+
+    /// SHA-384 of the canonical form: what is measured of a policy.
+    ///
+    /// # Errors
+    /// As [`Self::to_canonical`].
+    pub fn hash(&self) -> Result<PolicyHash, PolicyError> {
+        let digest = digest::digest(&digest::SHA384, &self.to_canonical()?);
+        PolicyHash::try_from(digest.as_ref()).map_err(|_| PolicyError::Encode)
     }
 
     /// The canonical form (RFC 8949 §4.2.1): every setting by its name in the file, those that

@@ -134,6 +134,10 @@ bytes_id! {
     PrincipalId, "principal id", 32
 }
 bytes_id! {
+    /// SHA-384 of an appraisal policy in its canonical form (see `attestation::policy`).
+    PolicyHash, "policy hash", 48
+}
+bytes_id! {
     /// E_S of a SeMIRT or E_K of a KeyService: SHA-384 over the TEE, its measurements and the
     /// measured configuration (see `attestation::identity`).
     EnclaveId, "enclave id", 48

@@ -13,5 +13,5 @@ pub mod package;
 pub mod tensor;
 
 pub use error_code::{ErrorCode, Fault, WireError};
-pub use id::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId, RequestId};
+pub use id::{Digest, EnclaveId, ModelId, ModelVersion, PolicyHash, PrincipalId, RequestId};
 pub use tensor::{Datatype, Tensor, TensorSpec};

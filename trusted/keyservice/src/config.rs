@@ -65,7 +65,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Part of E_K: owners and users rely on it.
     pub measured: KeyserviceMeasured,
-    /// Which evidence of instances is accepted.
+    /// Which evidence of instances is accepted; its hash is part of E_K, too.
     pub policy: AppraisalPolicy,
     pub limits: Limits,
     /// Connections served at once; more wait in the listener's queue.

@@ -72,7 +72,8 @@ pub async fn run(
     clock: SharedClock,
     shutdown: &Shutdown,
 ) -> Result<Running, RunError> {
-    let measured = MeasuredConfig::keyservice(&config.measured).map_err(RunError::Measured)?;
+    let measured =
+        MeasuredConfig::keyservice(&config.measured, &config.policy).map_err(RunError::Measured)?;
     let source = IdentitySource {
         attester,
         measured,

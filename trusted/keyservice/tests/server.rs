@@ -73,14 +73,17 @@ async fn start(state: &Path) -> Service {
 }
 
 fn semirt_config(keyservice: EnclaveId) -> MeasuredConfig {
-    MeasuredConfig::semirt(&SemirtMeasured {
-        isolation: Isolation::Shared,
-        concurrency: 2,
-        key_ttl_s: 60,
-        model_memory: 1 << 30,
-        engines: Vec::new(),
-        keyservice,
-    })
+    MeasuredConfig::semirt(
+        &SemirtMeasured {
+            isolation: Isolation::Shared,
+            concurrency: 2,
+            key_ttl_s: 60,
+            model_memory: 1 << 30,
+            engines: Vec::new(),
+            keyservice,
+        },
+        &AppraisalPolicy::default(),
+    )
     .unwrap()
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use attestation::{Allowed, AppraisalPolicy, Tee};
 use protocol::limits::PAYLOAD_MAX;
 use protocol::measured::{Isolation, SemirtMeasured};
 use serde::{Deserialize, Serialize};
@@ -102,14 +103,23 @@ impl HostSettings {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     measured: SemirtMeasured,
+    #[serde(default = "strict")]
+    policy: AppraisalPolicy,
     #[serde(default)]
     host: HostSettings,
+}
+
+/// E_K covers the kind of TEE and its debug flag, so the pin decides which KeyService it is;
+/// patch levels are not part of it, and those are strict unless the file says otherwise.
+fn strict() -> AppraisalPolicy {
+    AppraisalPolicy::strict(Tee::ALL.to_vec(), Allowed::Any)
 }
 
 /// A configuration that can be run: every bound checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     measured: SemirtMeasured,
+    policy: AppraisalPolicy,
     host: HostSettings,
 }
 
@@ -117,7 +127,8 @@ impl Config {
     /// Reads and checks the TOML file at `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: RawConfig = service::load_config(path)?;
-        Self::new(raw.measured, raw.host)
+        let config = Self::new(raw.measured, raw.host)?;
+        Ok(config.with_policy(raw.policy))
     }
 
     /// Checks the settings.
@@ -147,13 +158,32 @@ impl Config {
                 max: host.body_max,
             });
         }
-        Ok(Self { measured, host })
+        Ok(Self {
+            measured,
+            policy: strict(),
+            host,
+        })
     }
 
     /// What E_S is made from.
     #[must_use]
     pub const fn measured(&self) -> &SemirtMeasured {
         &self.measured
+    }
+
+    /// With another policy for KeyService's evidence than the strict one.
+    #[must_use]
+    pub fn with_policy(self, policy: AppraisalPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Which evidence of the pinned KeyService is accepted; its hash is part of E_S.
+    #[must_use]
+    pub fn policy(&self) -> AppraisalPolicy {
+        AppraisalPolicy {
+            enclaves: Allowed::These(vec![self.measured.keyservice]),
+            ..self.policy.clone()
+        }
     }
 
     /// What the operator chose.

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use attestation::cbor::CborError;
-use attestation::{
-    Allowed, AppraisalPolicy, Attester, MeasuredConfig, OwnEnclaveError, RelyingParty, TcbStatus,
-    own_enclave,
-};
+use attestation::{Attester, MeasuredConfig, OwnEnclaveError, RelyingParty, own_enclave};
 use protocol::EnclaveId;
 
 use crate::config::Config;
@@ -36,8 +33,8 @@ pub(crate) struct Known {
 
 /// Asks the TEE. The one way to one's own measurements that every TEE has is one's own evidence.
 pub(crate) async fn establish(config: &Config, trust: Trust) -> Result<Known, IdentityError> {
-    let measured = MeasuredConfig::semirt(config.measured())?;
-    let keyservice = config.measured().keyservice;
+    let policy = config.policy();
+    let measured = MeasuredConfig::semirt(config.measured(), &policy)?;
     // Evidence may take seconds on real hardware.
     let asked = tokio::task::spawn_blocking(move || {
         let Trust {
@@ -45,13 +42,6 @@ pub(crate) async fn establish(config: &Config, trust: Trust) -> Result<Known, Id
             verifiers,
         } = trust;
         let enclave = own_enclave(attester.as_ref(), &verifiers, &measured)?;
-        // E_K covers the kind of TEE and its debug flag, so the pin decides; patch levels are not
-        // part of it and stay strict.
-        let accepted = verifiers.tees().collect();
-        let policy = AppraisalPolicy {
-            accepted_tcb: vec![TcbStatus::UpToDate, TcbStatus::NotApplicable],
-            ..AppraisalPolicy::strict(accepted, Allowed::These(vec![keyservice]))
-        };
         let keyservice = Arc::new(RelyingParty { verifiers, policy });
         Ok(Known {
             enclave,

@@ -8,7 +8,11 @@ use crate::evidence::{Malformed, Said, Verifier};
 use crate::measurements::{SgxMeasurements, SimulatedMeasurements};
 
 fn config() -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 fn binder() -> ChannelBinder {

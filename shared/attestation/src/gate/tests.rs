@@ -17,18 +17,25 @@ const SEMIRT: SoftEnclave = SoftEnclave::new(0x53);
 const EPOCH: u64 = 5;
 
 fn keyservice_config() -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 fn semirt_config(concurrency: u16) -> MeasuredConfig {
-    MeasuredConfig::semirt(&SemirtMeasured {
-        isolation: Isolation::Shared,
-        concurrency,
-        key_ttl_s: 60,
-        model_memory: 1 << 30,
-        engines: Vec::new(),
-        keyservice: SoftTee::enclave_id(KEYSERVICE, &keyservice_config()),
-    })
+    MeasuredConfig::semirt(
+        &SemirtMeasured {
+            isolation: Isolation::Shared,
+            concurrency,
+            key_ttl_s: 60,
+            model_memory: 1 << 30,
+            engines: Vec::new(),
+            keyservice: SoftTee::enclave_id(KEYSERVICE, &keyservice_config()),
+        },
+        &AppraisalPolicy::default(),
+    )
     .unwrap()
 }
 
@@ -403,7 +410,11 @@ fn another_keyservice_than_the_pinned_one_is_refused() {
         identity(
             &world.tee,
             KEYSERVICE,
-            MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 61 }).unwrap(),
+            MeasuredConfig::keyservice(
+                &KeyserviceMeasured { lease_ttl_s: 61 },
+                &AppraisalPolicy::default(),
+            )
+            .unwrap(),
         ),
     ];
     for keyservice in others {

@@ -10,6 +10,7 @@ use crate::measurements::{
     AzureMeasurements, NitroMeasurements, SgxMeasurements, SimulatedMeasurements, SnpMeasurements,
     TdxMeasurements,
 };
+use crate::policy::AppraisalPolicy;
 
 fn sgx() -> SgxMeasurements {
     SgxMeasurements {
@@ -214,9 +215,12 @@ fn all() -> Vec<Measurements> {
 #[test]
 fn no_two_measurements_or_configurations_share_an_id() {
     let config = |ttl| {
-        MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: ttl })
-            .unwrap()
-            .hash()
+        MeasuredConfig::keyservice(
+            &KeyserviceMeasured { lease_ttl_s: ttl },
+            &AppraisalPolicy::default(),
+        )
+        .unwrap()
+        .hash()
     };
     let ids: BTreeSet<_> = all()
         .iter()
@@ -265,12 +269,17 @@ fn the_id_of_a_known_enclave_is_fixed() {
         mr: [0x11; 48],
         debug: false,
     });
-    let config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap();
-    // 82 78 1c "sesemi/measured/keyservice/1" 18 3c
+    let config = MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap();
+    // 83 78 1c "sesemi/measured/keyservice/2" 18 3c 58 30 <policy hash>
     let config_cbor = [
-        &[0x82, 0x78, 0x1c][..],
-        b"sesemi/measured/keyservice/1",
-        &[0x18, 0x3c],
+        &[0x83, 0x78, 0x1c][..],
+        b"sesemi/measured/keyservice/2",
+        &[0x18, 0x3c, 0x58, 0x30],
+        config.policy().as_bytes(),
     ];
     assert_eq!(config.as_bytes(), config_cbor.concat());
     let cbor = [

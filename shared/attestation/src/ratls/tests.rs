@@ -5,12 +5,17 @@ use rustls::{HandshakeKind, RootCertStore};
 
 use super::*;
 use crate::certificate::Peer;
+use crate::policy::AppraisalPolicy;
 use crate::scorecard::CheckName;
 use crate::testing::{HandshakeFailure, SoftEnclave, SoftTee, handshake};
 use protocol::measured::KeyserviceMeasured;
 
 fn config() -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 fn enclave() -> RatlsIdentity {

@@ -45,19 +45,26 @@ pub fn attester_suite(pair: &Pair) {
 }
 
 fn semirt_config(keyservice: EnclaveId) -> MeasuredConfig {
-    MeasuredConfig::semirt(&SemirtMeasured {
-        isolation: Isolation::Shared,
-        concurrency: 4,
-        key_ttl_s: 60,
-        model_memory: 1 << 30,
-        engines: Vec::new(),
-        keyservice,
-    })
+    MeasuredConfig::semirt(
+        &SemirtMeasured {
+            isolation: Isolation::Shared,
+            concurrency: 4,
+            key_ttl_s: 60,
+            model_memory: 1 << 30,
+            engines: Vec::new(),
+            keyservice,
+        },
+        &AppraisalPolicy::default(),
+    )
     .unwrap()
 }
 
 fn keyservice_config(lease_ttl_s: u32) -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 fn channel_binder() -> ChannelBinder {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use attestation::testing::{SoftEnclave, SoftTee};
-use attestation::{Allowed, CheckName, MeasuredConfig};
+use attestation::{Allowed, AppraisalPolicy, CheckName, MeasuredConfig};
 use crypto::identity::IdentityKey;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,7 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 fn keyservice_config() -> MeasuredConfig {
-    MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap()
+    MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &AppraisalPolicy::default(),
+    )
+    .unwrap()
 }
 
 fn e_k() -> EnclaveId {
@@ -39,14 +43,17 @@ fn user() -> ClientIdentity {
 }
 
 fn instance(tee: &SoftTee) -> ClientIdentity {
-    let config = MeasuredConfig::semirt(&SemirtMeasured {
-        isolation: Isolation::Shared,
-        concurrency: 1,
-        key_ttl_s: 1,
-        model_memory: 1,
-        engines: Vec::new(),
-        keyservice: e_k(),
-    })
+    let config = MeasuredConfig::semirt(
+        &SemirtMeasured {
+            isolation: Isolation::Shared,
+            concurrency: 1,
+            key_ttl_s: 1,
+            model_memory: 1,
+            engines: Vec::new(),
+            keyservice: e_k(),
+        },
+        &AppraisalPolicy::default(),
+    )
     .unwrap();
     let attester = tee.attester(SoftEnclave::new(2));
     ClientIdentity::Instance(Arc::new(RatlsIdentity::generate(attester, config).unwrap()))
