@@ -89,6 +89,8 @@ check_names! {
     HostConfig = "configuration given by the host at start";
     IdKeyDigest = "identity key";
     Pcrs = "platform configuration registers";
+    /// Azure: by the paravisor's claims.
+    SecureBoot = "machine booted securely";
     /// NVIDIA: measured, but not compared.
     GpuMeasurements = "GPU measurements are reference values";
     SameEnclave = "evidence and certificate are of one enclave";

@@ -1,5 +1,6 @@
 //! The kinds of TEE: a verifier for each, and the checks of a policy that only it has.
 
+pub mod azure;
 pub mod dcap;
 pub mod snp;
 
@@ -19,6 +20,8 @@ pub fn real_verifiers() -> VerifierSet {
         Arc::new(dcap::DcapVerifier::sgx()),
         Arc::new(dcap::DcapVerifier::tdx()),
         Arc::new(snp::SnpVerifier::amd()),
+        Arc::new(azure::AzSnpVerifier::amd()),
+        Arc::new(azure::AzTdxVerifier::intel()),
     ])
 }
 
@@ -45,5 +48,14 @@ pub(crate) fn judge(
             | Measurements::Simulated(_) => {}
         },
         Facts::None | Facts::Nitro(_) => {}
+    }
+    match claims.measurements() {
+        Measurements::AzSnp(vm) => azure::judge(&vm.pcrs, vm.secure_boot, &policy.azure, card),
+        Measurements::AzTdx(vm) => azure::judge(&vm.pcrs, vm.secure_boot, &policy.azure, card),
+        Measurements::Sgx(_)
+        | Measurements::Tdx(_)
+        | Measurements::Snp(_)
+        | Measurements::Nitro(_)
+        | Measurements::Simulated(_) => {}
     }
 }
