@@ -9,6 +9,7 @@
     reason = "compiled for tests only, where a panic is the way to report"
 )]
 
+pub mod dcap;
 mod soft_tee;
 mod suite;
 

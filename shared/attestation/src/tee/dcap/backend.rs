@@ -69,3 +69,22 @@ impl SignatureVerificationAlgorithm for EcdsaP256 {
 pub(super) fn signed_by(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     EcdsaP256.verify_signature(key, message, signature).is_ok()
 }
+
+/// The only DER of a certificate with this signed part and this signature, of the algorithm above.
+///
+/// The frame around both is not signed, and parsers are lenient with it.
+pub(super) fn certificate(tbs: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = alg_id::ECDSA_SHA256;
+    let bits = u8::try_from(signature.len().checked_add(1)?).ok()?;
+    let content = [
+        tbs,
+        &[0x30, u8::try_from(algorithm.len()).ok()?],
+        &algorithm,
+        &[0x03, bits, 0],
+        signature,
+    ]
+    .concat();
+    let len = u16::try_from(content.len()).ok()?.to_be_bytes();
+    // Long form of two bytes: a certificate has more than 255.
+    Some([&[0x30, 0x82][..], &len, &content].concat())
+}

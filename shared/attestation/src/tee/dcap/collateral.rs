@@ -217,3 +217,6 @@ impl Collateral {
         Duration::from_secs(u64::try_from(issued).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests;

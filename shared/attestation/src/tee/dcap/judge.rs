@@ -170,3 +170,6 @@ fn judge_service_td(
     };
     card.record(CheckName::ServiceTd, ok, expected, got);
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,7 @@ mod tests {
             // Another spelling of the same last byte.
             good.replace("AQ==", "AR=="),
             good.replace("Ag==", "Ah=="),
-            text(&vec![&[1; 10][..]; CERTIFICATES_MAX + 1]),
+            text(&[&[1; 10][..]; CERTIFICATES_MAX + 1]),
         ] {
             assert_ne!(bad, good);
             assert_eq!(exact(bad.as_bytes()), None, "{bad}");

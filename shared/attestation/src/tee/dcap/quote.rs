@@ -323,3 +323,6 @@ fn certification(version: u16, signature: &[u8]) -> Result<Certification, Malfor
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;
