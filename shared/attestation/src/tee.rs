@@ -2,6 +2,9 @@
 
 pub mod azure;
 pub mod dcap;
+pub mod nitro;
+pub mod nvidia;
+mod p384;
 pub mod snp;
 
 use std::sync::Arc;
@@ -22,6 +25,7 @@ pub fn real_verifiers() -> VerifierSet {
         Arc::new(snp::SnpVerifier::amd()),
         Arc::new(azure::AzSnpVerifier::amd()),
         Arc::new(azure::AzTdxVerifier::intel()),
+        Arc::new(nitro::NitroVerifier::aws()),
     ])
 }
 
@@ -32,7 +36,6 @@ pub(crate) fn judge(
     now: Duration,
     card: &mut Scorecard,
 ) {
-    let _ = now;
     match &claims.facts {
         Facts::Dcap(facts) => dcap::judge(claims, facts, &policy.intel, card),
         Facts::Snp(facts) => match claims.measurements() {
@@ -47,7 +50,8 @@ pub(crate) fn judge(
             | Measurements::AzTdx(_)
             | Measurements::Simulated(_) => {}
         },
-        Facts::None | Facts::Nitro(_) => {}
+        Facts::Nitro(facts) => nitro::judge(facts, &policy.nitro, now, card),
+        Facts::None => {}
     }
     match claims.measurements() {
         Measurements::AzSnp(vm) => azure::judge(&vm.pcrs, vm.secure_boot, &policy.azure, card),

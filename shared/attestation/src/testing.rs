@@ -10,6 +10,9 @@
 )]
 
 pub mod dcap;
+pub mod nitro;
+pub mod nvidia;
+pub mod p384;
 mod soft_tee;
 mod suite;
 
@@ -17,6 +20,8 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
+pub use nitro::{FakeNitro, NITRO_NOW, NitroDocument};
+pub use nvidia::{FakeGpu, GpuReport};
 pub use soft_tee::{SoftEnclave, SoftTee};
 pub use suite::{Pair, attester_suite};
 
