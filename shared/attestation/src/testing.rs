@@ -9,10 +9,12 @@
     reason = "compiled for tests only, where a panic is the way to report"
 )]
 
+pub mod azure;
 pub mod dcap;
 pub mod nitro;
 pub mod nvidia;
 pub mod p384;
+pub mod snp;
 mod soft_tee;
 mod suite;
 

@@ -8,6 +8,8 @@
 mod document;
 mod hcl;
 mod judge;
+#[cfg(test)]
+mod tests;
 mod tpm;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,8 @@ mod chain;
 mod judge;
 mod product;
 mod report;
+#[cfg(test)]
+mod tests;
 mod vek;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{KeyUsage, X509Extension};
 use x509_parser::oid_registry::{
@@ -182,9 +183,8 @@ fn issued(
     if certificate.issuer().as_raw() != issuer.subject().as_raw() {
         return Err("a certificate names another issuer");
     }
-    // The outer field is not signed; that both are equal leaves one spelling.
-    let algorithm = &certificate.signature_algorithm;
-    if *algorithm != certificate.tbs_certificate.signature || !is_pss_sha384(algorithm) {
+    let algorithm = &certificate.tbs_certificate.signature;
+    if !spelled_once(certificate.as_raw()) || !is_pss_sha384(algorithm) {
         return Err("a certificate is not signed with RSA-PSS and SHA-384");
     }
     let key = issuer.public_key();
@@ -202,6 +202,31 @@ fn issued(
             &certificate.signature_value.data,
         )
         .map_err(|_| "a certificate's signature is not its issuer's")
+}
+
+/// Whether what is outside of the signed part is DER, and names the algorithm as the signed part
+/// does: no signature covers it, and the parser lets some of it pass.
+fn spelled_once(certificate: &[u8]) -> bool {
+    let algorithms = || {
+        let (_, certificate) = Any::from_der(certificate).ok()?;
+        let (signed, rest) = element(certificate.data)?;
+        let (outer, rest) = element(rest)?;
+        let (signature, rest) = element(rest)?;
+        let (_, signed) = Any::from_der(signed).ok()?;
+        let (_version, signed) = element(signed.data)?;
+        let (_serial, signed) = element(signed)?;
+        let (inner, _) = element(signed)?;
+        let (_, signature) = Any::from_der(signature).ok()?;
+        let whole = rest.is_empty() && signature.data.first() == Some(&0);
+        whole.then_some((inner, outer))
+    };
+    algorithms().is_some_and(|(inner, outer)| inner == outer)
+}
+
+/// The first element, tag and length included, and what is behind it.
+fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (rest, _) = Any::from_der(der).ok()?;
+    der.split_at_checked(der.len().checked_sub(rest.len())?)
 }
 
 fn is_pss_sha384(algorithm: &AlgorithmIdentifier<'_>) -> bool {
