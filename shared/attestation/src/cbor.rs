@@ -165,6 +165,12 @@ impl<'b> Reader<'b> {
         self.shape(read)?.ok_or_else(|| self.wrong())
     }
 
+    /// A definite map of any length; the caller bounds it.
+    pub(crate) fn any_map(&mut self) -> Result<u64, CborError> {
+        let read = self.decoder.map();
+        self.shape(read)?.ok_or_else(|| self.wrong())
+    }
+
     pub(crate) fn array(&mut self, len: u64) -> Result<(), CborError> {
         if self.any_array()? == len {
             Ok(())

@@ -19,7 +19,7 @@ pub const CERTIFICATE_MAX: usize = 60 * 1024;
 
 const WHAT: &str = "an evidence extension";
 /// "Intel SGX/TDX ECDSA quote" in the CCC document.
-const INTEL_QUOTE_TAG: u64 = 60000;
+pub(crate) const INTEL_QUOTE_TAG: u64 = 60000;
 /// No other evidence has a registered tag; ours are "se" "S" and the kind of TEE.
 const PRIVATE_TAG: u64 = 0x7365_5300;
 const PRIVATE_TAGS: [(Tee, u64); 5] = [
@@ -164,7 +164,7 @@ fn tag_of(tee: Tee) -> u64 {
         .map_or(INTEL_QUOTE_TAG, |(_, tag)| *tag)
 }
 
-fn tee_of(tag: u64, body: &[u8]) -> Option<Tee> {
+pub(crate) fn tee_of(tag: u64, body: &[u8]) -> Option<Tee> {
     if tag == INTEL_QUOTE_TAG {
         return match body.get(QUOTE_TEE_TYPE)?.try_into().ok()? {
             QUOTE_OF_SGX => Some(Tee::Sgx),

@@ -110,6 +110,12 @@ impl RatlsIdentity {
         &self.evidence
     }
 
+    /// The certificate, DER. Those of SGX and TDX are of the CCC's format: see [`crate::tee::ccc`].
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.key.cert.first().map_or(&[], |certificate| certificate)
+    }
+
     pub(crate) const fn endorsements(&self) -> &Endorsements {
         &self.endorsements
     }

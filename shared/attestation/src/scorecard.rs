@@ -59,6 +59,7 @@ check_names! {
     PcrDigest = "TPM quote covers the registers";
     /// RA-TLS of others: the evidence covers the certificate's key.
     KeyHash = "evidence covers the certificate's key";
+    CertificateSignature = "certificate is signed by its own key";
     /// Every check of genuineness together.
     EvidenceGenuine = "evidence is genuine";
 

@@ -1,6 +1,7 @@
 //! The kinds of TEE: a verifier for each, and the checks of a policy that only it has.
 
 pub mod azure;
+pub mod ccc;
 pub mod dcap;
 pub mod nitro;
 pub mod nvidia;

@@ -154,4 +154,19 @@ mod tests {
             now: Duration::ZERO,
         });
     }
+
+    #[test]
+    fn fake_intels_enclaves_pass_the_suite() {
+        const NOW: u64 = 1_800_000_000;
+        for report in [dcap::FakeReport::sgx(0x11), dcap::FakeReport::td(0x22)] {
+            let tee = report.tee();
+            let intel = dcap::FakeIntel::new();
+            attester_suite(&Pair {
+                attester: intel.attester(report),
+                verifier: Arc::new(intel.verifier(tee)),
+                endorsements: intel.endorsements(tee, NOW),
+                now: Duration::from_secs(NOW),
+            });
+        }
+    }
 }

@@ -445,22 +445,32 @@ const fn tcb_status(status: dcap_qvl::TcbStatus) -> TcbStatus {
     }
 }
 
+/// The certificates of a PEM text, whatever else is in it; `None` if there are too many.
+pub(crate) fn pem_certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    pem::lenient(str::from_utf8(text).ok()?)
+}
+
 impl Verifier for DcapVerifier {
     fn tee(&self) -> Tee {
         self.tee
     }
 
     fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
+        if evidence.tee != self.tee {
+            return Err(Malformed {
+                field: "kind of TEE",
+            });
+        }
         self.read_quote(&evidence.body)
     }
 
     fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed> {
-        self.verify_quote(
-            &subject.evidence.body,
-            subject.endorsements,
-            subject.now,
-            card,
-        )
+        let tee = subject.evidence.tee;
+        if tee != self.tee {
+            return Err(card.fail(CheckName::EvidenceFormat, self.tee.name(), tee.name()));
+        }
+        let quote = &subject.evidence.body;
+        self.verify_quote(quote, subject.endorsements, subject.now, card)
     }
 }
 

@@ -16,11 +16,14 @@ mod quote;
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use crypto::secret::SealingKey;
 use rcgen::{Issuer, KeyPair};
 
-use crate::evidence::{Endorsements, Tee};
+use crate::binder::Binder;
+use crate::evidence::{Attester, CollectError, Endorsements, Evidence, Tee};
 use crate::tee::dcap::DcapVerifier;
 
 pub use json::FakeCollateral;
@@ -163,6 +166,43 @@ impl FakePlatform {
     #[must_use]
     pub fn chain(&self) -> &str {
         &self.chain
+    }
+}
+
+/// An enclave or TD on a fake platform, for those who need evidence and not its details.
+#[derive(Debug)]
+struct FakeAttester {
+    platform: FakePlatform,
+    report: FakeReport,
+}
+
+impl Attester for FakeAttester {
+    fn tee(&self) -> Tee {
+        self.report.tee()
+    }
+
+    fn collect(&self, binder: &Binder) -> Result<Evidence, CollectError> {
+        Ok(Evidence {
+            tee: self.tee(),
+            body: self.platform.quote(&self.report, &binder.report_data()),
+        })
+    }
+
+    fn sealing_key(&self) -> Result<SealingKey, CollectError> {
+        let code = format!("{:?}", self.report);
+        let key = digest::digest(&digest::SHA256, code.as_bytes());
+        SealingKey::from_slice(key.as_ref()).map_err(|_| CollectError::Unexpected {
+            what: "a sealing key",
+        })
+    }
+}
+
+impl FakeIntel {
+    /// An attester on a new machine.
+    #[must_use]
+    pub fn attester(&self, report: FakeReport) -> Arc<dyn Attester> {
+        let platform = self.platform(&FakePck::default());
+        Arc::new(FakeAttester { platform, report })
     }
 }
 
