@@ -125,7 +125,14 @@ pub struct EnclaveFlag {
 pub enum GrantCommand {
     /// Allow a user to use a model inside instances of one enclave
     #[command(after_help = help::GRANT_ADD)]
-    Add(GrantArgs),
+    Add {
+        #[command(flatten)]
+        grant: GrantArgs,
+        /// Demand more of instances than their enclave id: an appraisal policy (TOML) that
+        /// KeyService applies at every release
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
     /// Revoke a grant, and print how late the revocation can take effect
     #[command(after_help = help::GRANT_RM)]
     Rm(GrantArgs),
@@ -162,6 +169,10 @@ pub enum KeyCommand {
         owner: PrincipalArg,
         #[command(flatten)]
         enclave: EnclaveFlag,
+        /// Demand more of instances than their enclave id: an appraisal policy (TOML) that
+        /// KeyService applies at every release
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
         /// Draw a new key even if there is one
         #[arg(long)]
         rotate: bool,

@@ -181,7 +181,7 @@ fn split_name(argument: &str) -> (Option<&str>, &Path) {
     }
 }
 
-fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, InputError> {
+pub(crate) fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, InputError> {
     let read = |path: &Path| -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(path)?

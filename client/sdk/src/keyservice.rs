@@ -25,7 +25,7 @@ mod owner;
 mod user;
 
 pub use owner::{Owner, RegisterError};
-pub use user::{Registered, RequestKeyError, User};
+pub use user::{Demands, Registered, RequestKeyError, User};
 
 /// Longest time for one attempt to connect, and for one call.
 const ATTEMPT_MAX: Duration = Duration::from_secs(20);

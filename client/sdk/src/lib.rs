@@ -80,7 +80,7 @@ pub use explain::Explain;
 pub use gateway::Gateway;
 pub use infer::{Answer, InferClient, InferError};
 pub use keyring::RequestKeyring;
-pub use keyservice::{Keyservice, KeyserviceError, Owner, PinnedKeyservice, User};
+pub use keyservice::{Demands, Keyservice, KeyserviceError, Owner, PinnedKeyservice, User};
 pub use publish::{ModelShelf, Pushed};
 pub use retry::RetryPolicy;
 pub use wall_time::WallTime;

@@ -13,7 +13,6 @@ use crate::binder::{Binder, ChannelBinder, SpkiHash};
 use crate::evidence::{
     Claims, Endorsements, Evidence, Subject, TcbStatus, Tee, Verifier, VerifierSet,
 };
-use crate::facts::Facts;
 use crate::identity::enclave_id;
 use crate::measured::MeasuredConfig;
 use crate::measurements::Measurements;
@@ -36,8 +35,7 @@ pub struct Appraised(Arc<Accepted>);
 #[derive(Debug)]
 struct Accepted {
     enclave: EnclaveId,
-    measurements: Measurements,
-    facts: Facts,
+    claims: Claims,
     config: MeasuredConfig,
     scorecard: Scorecard,
     at: Duration,
@@ -46,7 +44,7 @@ struct Accepted {
 impl Appraised {
     #[must_use]
     pub fn tee(&self) -> Tee {
-        self.0.measurements.tee()
+        self.0.claims.tee()
     }
 
     /// E_S or E_K.
@@ -57,13 +55,13 @@ impl Appraised {
 
     #[must_use]
     pub fn measurements(&self) -> &Measurements {
-        &self.0.measurements
+        self.0.claims.measurements()
     }
 
-    /// What only this kind of TEE says of its platform.
+    /// Everything that the evidence said.
     #[must_use]
-    pub fn facts(&self) -> &Facts {
-        &self.0.facts
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
     }
 
     /// The measured configuration that is part of the enclave id.
@@ -207,8 +205,7 @@ impl<'a> Appraisal<'a> {
         match self.channel_checks(subject, binder, config, certificate) {
             Ok((claims, enclave)) => Ok(Appraised(Arc::new(Accepted {
                 enclave,
-                measurements: claims.said.measurements,
-                facts: claims.facts,
+                claims,
                 config: config.clone(),
                 scorecard: self.card,
                 at: subject.now,
@@ -340,6 +337,29 @@ fn conclude(
     // A verifier that answers for another TEE would let its claims pass under this one's name.
     card.require(name, claims.tee() == tee, expected, claims.tee().name())?;
     Ok(claims)
+}
+
+/// Whether claims that were appraised at `at` are also acceptable to another policy: an owner's or
+/// a user's, who want more than the relying party that appraised them.
+///
+/// # Errors
+/// [`AppraiseError`] names the first check that failed; the card has all of them.
+pub fn satisfies(
+    claims: &Claims,
+    enclave: &EnclaveId,
+    policy: &AppraisalPolicy,
+    at: Duration,
+) -> Result<Scorecard, AppraiseError> {
+    let mut card = Scorecard::new(&[]);
+    if let Err(failed) = require_tee(CheckName::TeeAccepted, claims.tee(), policy, &mut card) {
+        return Err(AppraiseError::new(card, failed));
+    }
+    judge(claims, policy, at, &mut card);
+    judge_enclave(enclave, policy, &mut card);
+    match card.first_failure() {
+        None => Ok(card),
+        Some(failed) => Err(AppraiseError::new(card, failed)),
+    }
 }
 
 /// The whole policy but for the enclave id; all of it goes on the card.

@@ -36,7 +36,7 @@ pub mod tee;
 pub mod testing;
 
 pub use appraisal::{
-    AppraiseError, Appraised, Examination, Expected, RelyingParty, appraise, examine,
+    AppraiseError, Appraised, Examination, Expected, RelyingParty, appraise, examine, satisfies,
 };
 pub use binder::{Binder, ChannelBinder, Role, SpkiHash};
 pub use certificate::{CertificateError, Peer};

@@ -6,7 +6,7 @@
 //! | `PUT /v1/models/{model}/versions/{version}` | owner | [`RegisterModel`] → [`ModelRecord`] |
 //! | `GET /v1/models` | owner | → [`ModelList`] |
 //! | `GET /v1/models/{model}/versions` | owner | → [`ModelList`] |
-//! | `PUT /v1/models/{model}/grants/{user}/{enclave}` | owner | → [`Grant`] |
+//! | `PUT /v1/models/{model}/grants/{user}/{enclave}` | owner | [`GrantTerms`] → [`Grant`] |
 //! | `DELETE /v1/models/{model}/grants/{user}/{enclave}` | owner | → [`Revoked`] |
 //! | `GET /v1/models/{model}/grants` | owner | → [`GrantList`] |
 //! | `PUT /v1/request-keys/{model}/{enclave}` | user | [`RegisterRequestKey`] → [`RequestKeyRecord`] |
@@ -19,7 +19,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, EnclaveId, LeaseId, ModelId, ModelVersion, PrincipalId};
+use crate::id::{Digest, EnclaveId, LeaseId, ModelId, ModelVersion, PolicyHash, PrincipalId};
+use crate::limits::POLICY_MAX;
 
 /// Key bytes on the wire, inside the attested channel only. Prints nothing, and is overwritten
 /// when dropped; `crypto` turns it into a key type at once.
@@ -56,6 +57,51 @@ impl fmt::Debug for WireKey {
     }
 }
 
+/// An appraisal policy as its owner wrote it: TOML, at most [`POLICY_MAX`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PolicyText(String);
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for PolicyText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PolicyText".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "maxLength": POLICY_MAX })
+    }
+}
+
+/// A policy is longer than [`POLICY_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an appraisal policy has at most {POLICY_MAX} bytes, got {0}")]
+pub struct PolicyTooLong(usize);
+
+impl PolicyText {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PolicyText {
+    type Error = PolicyTooLong;
+
+    fn try_from(text: String) -> Result<Self, PolicyTooLong> {
+        if text.len() > POLICY_MAX {
+            return Err(PolicyTooLong(text.len()));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl From<PolicyText> for String {
+    fn from(text: PolicyText) -> Self {
+        text.0
+    }
+}
+
 macro_rules! message {
     ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $ty:ty,)* }) => {
         $(#[$doc])*
@@ -85,10 +131,24 @@ message! {
     ModelList { models: Vec<ModelRecord>, }
 }
 message! {
+    /// What the owner demands of an instance beyond its enclave id.
+    GrantTerms {
+        /// An appraisal policy, as TOML; without one, KeyService's own decides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyText>, }
+}
+impl GrantTerms {
+    /// The enclave id is enough.
+    pub const NONE: Self = Self { policy: None };
+}
+message! {
     /// The owner allows `user` to use `model` inside instances of `enclave`.
     Grant { model: ModelId, user: PrincipalId, enclave: EnclaveId,
         /// KeyService's epoch when it was granted.
-        epoch: u64, }
+        epoch: u64,
+        /// Of the policy that the owner demands beyond the enclave id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyHash>, }
 }
 message! {
     /// Live grants of one model.
@@ -105,11 +165,16 @@ message! {
     /// model must belong to, so that nobody can put another model under the same name.
     RegisterRequestKey { owner: PrincipalId,
         /// 32 bytes, base64.
-        key: WireKey, }
+        key: WireKey,
+        /// What the user demands of an instance beyond its enclave id: an appraisal policy, TOML.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyText>, }
 }
 message! {
     /// A registered request key, without the key.
-    RequestKeyRecord { model: ModelId, enclave: EnclaveId, owner: PrincipalId, epoch: u64, }
+    RequestKeyRecord { model: ModelId, enclave: EnclaveId, owner: PrincipalId, epoch: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyHash>, }
 }
 message! {
     /// The caller's live request keys.

@@ -16,6 +16,8 @@ pub const MANIFEST_MAX: usize = 8 * 1024 * 1024;
 pub const PACKAGE_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Largest body of a KeyService API call, in bytes.
 pub const KEYSERVICE_BODY_MAX: usize = 64 * 1024;
+/// Longest appraisal policy that a grant or a request key carries, in bytes.
+pub const POLICY_MAX: usize = 4096;
 /// Largest frame of the attest gate, in bytes: evidence with endorsements fits.
 pub const GATE_FRAME_MAX: usize = 128 * 1024;
 /// OpenWhisk's limit on an invocation's payload and on its result, in bytes.

@@ -3,8 +3,8 @@
 
 use http::Method;
 use protocol::keyservice::{
-    Grant, GrantList, LogPage, ModelList, ModelRecord, RegisterModel, RegisterRequestKey, Release,
-    ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
+    Grant, GrantList, GrantTerms, LogPage, ModelList, ModelRecord, RegisterModel,
+    RegisterRequestKey, Release, ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
 };
 use protocol::{EnclaveId, ModelId, ModelVersion, PrincipalId};
 use serde::de::DeserializeOwned;
@@ -76,8 +76,20 @@ impl KeyserviceClient {
         user: &PrincipalId,
         enclave: &EnclaveId,
     ) -> Answer<Grant> {
+        let terms = GrantTerms::NONE;
+        self.grant_on_terms(model, user, enclave, &terms).await
+    }
+
+    /// Owner: allows `user` to use `model` inside instances of `enclave` that satisfy the terms.
+    pub async fn grant_on_terms(
+        &mut self,
+        model: &ModelId,
+        user: &PrincipalId,
+        enclave: &EnclaveId,
+        terms: &GrantTerms,
+    ) -> Answer<Grant> {
         let path = grant_path(model, user, enclave);
-        self.channel.call(Method::PUT, &path, NO_BODY).await
+        self.channel.call(Method::PUT, &path, Some(terms)).await
     }
 
     /// Owner: takes a grant back.

@@ -13,6 +13,7 @@ mod models;
 mod release;
 mod request_keys;
 mod row;
+mod terms;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ pub use models::{RegisterModelError, UnknownModel};
 pub use release::ReleaseError;
 pub use request_keys::RegisterRequestKeyError;
 pub use row::{Row, RowKey};
+pub use terms::{Terms, TermsError};
 
 use accounts::Accounts;
 use models::Model;
@@ -106,6 +108,8 @@ pub enum RestoreError {
     TwoOwners(ModelId),
     #[error("a grant is recorded for model {0}, which has no version")]
     GrantWithoutModel(ModelId),
+    #[error("a recorded appraisal policy is none")]
+    Terms(#[source] TermsError),
     #[error("a recorded key has the wrong length")]
     KeyLength(#[source] crypto::KeyLengthError),
 }
@@ -146,18 +150,11 @@ impl Broker {
                 Row::Version { .. } => broker.restore_version(row)?,
                 Row::RequestKey { .. } => broker.restore_request_key(row)?,
                 // A grant needs its model, whose rows may come later.
-                Row::Grant {
-                    model,
-                    user,
-                    enclave,
-                    epoch,
-                } => {
-                    grants.push((model, user, enclave, epoch));
-                }
+                Row::Grant { .. } => grants.push(row),
             }
         }
-        for (model, user, enclave, epoch) in grants {
-            broker.restore_grant(model, user, enclave, epoch)?;
+        for row in grants {
+            broker.restore_grant(row)?;
         }
         Ok(broker)
     }

@@ -1,8 +1,8 @@
 //! One call, complete: what is asked, the body, and the witness of who asks.
 
 use protocol::keyservice::{
-    Grant, GrantList, LogPage, ModelList, ModelRecord, RegisterModel, RegisterRequestKey, Release,
-    ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
+    Grant, GrantList, GrantTerms, LogPage, ModelList, ModelRecord, RegisterModel,
+    RegisterRequestKey, Release, ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
 };
 use protocol::{EnclaveId, ModelId, ModelVersion, PrincipalId};
 use serde::Serialize;
@@ -25,6 +25,7 @@ pub enum Change {
         model: ModelId,
         user: PrincipalId,
         enclave: EnclaveId,
+        terms: GrantTerms,
     },
     Revoke {
         owner: Principal,
@@ -121,7 +122,7 @@ impl Command {
             (Route::Status, _) => empty(body).map(|()| Self::Question(Question::Status)),
             (Route::Release, Caller::Principal(_)) => Err(CommandError::NotAnInstance),
             (Route::Release, Caller::Instance(instance)) => {
-                let (instance, request) = (*instance, json(body)?);
+                let (instance, request) = (instance.clone(), json(body)?);
                 Ok(Self::Change(Change::Release { instance, request }))
             }
             (_, Caller::Instance(_)) => Err(CommandError::NotAPrincipal),
@@ -154,12 +155,13 @@ impl Command {
                 user,
                 enclave,
             } => {
-                empty(body)?;
+                let terms = json(body)?;
                 Change::Grant {
                     owner: who,
                     model,
                     user,
                     enclave,
+                    terms,
                 }
             }
             Route::Revoke {
@@ -239,7 +241,10 @@ mod tests {
     use super::*;
     use crate::routes::{Access, ROUTES, parse};
 
-    const INSTANCE: Caller = Caller::Instance(Instance::for_test(EnclaveId::new([1; 48])));
+    fn instance() -> Caller {
+        Caller::Instance(Instance::for_test(EnclaveId::new([1; 48])))
+    }
+
     const PRINCIPAL: Caller = Caller::Principal(Principal::for_test(PrincipalId::new([2; 32])));
 
     fn route(spec: &crate::routes::RouteSpec) -> Route {
@@ -257,6 +262,7 @@ mod tests {
         match spec.request {
             Some("RegisterModel") => format!(r#"{{"digest":"{digest}","key":"{key}"}}"#),
             Some("RegisterRequestKey") => format!(r#"{{"owner":"{digest}","key":"{key}"}}"#),
+            Some("GrantTerms") => r#"{"policy":"text"}"#.to_owned(),
             Some("ReleaseRequest") => format!(r#"{{"model":"m","user":"{digest}"}}"#),
             _ => String::new(),
         }
@@ -266,7 +272,7 @@ mod tests {
     fn only_those_the_table_names_may_call() {
         for spec in ROUTES {
             for (caller, role) in [
-                (&INSTANCE, Access::Instance),
+                (&instance(), Access::Instance),
                 (&PRINCIPAL, Access::Principal),
             ] {
                 let command = Command::of(route(spec), body(spec).as_bytes(), caller);
@@ -288,11 +294,11 @@ mod tests {
     fn bodies_are_complete_and_nothing_else() {
         for spec in ROUTES {
             let caller = if spec.access == Access::Instance {
-                &INSTANCE
+                instance()
             } else {
-                &PRINCIPAL
+                PRINCIPAL
             };
-            let command = |body: &str| Command::of(route(spec), body.as_bytes(), caller);
+            let command = |body: &str| Command::of(route(spec), body.as_bytes(), &caller);
             let good = body(spec);
             if spec.request.is_none() {
                 assert!(matches!(command("{}"), Err(CommandError::UnexpectedBody)));

@@ -390,8 +390,9 @@ fn decide(
             model,
             user,
             enclave,
+            terms,
         } => broker
-            .grant(&owner, &model, user, enclave, now)
+            .grant(&owner, &model, user, enclave, &terms, now)
             .map(|decided| Answer::Grant(keep(decided, writes)))
             .map_err(Refusal::Grant),
         Change::Revoke {

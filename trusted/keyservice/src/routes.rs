@@ -192,10 +192,14 @@ pub const ROUTES: &[RouteSpec] = &[
         operation: "grant",
         summary: "The owner allows a user to use a model inside instances of an enclave.",
         access: Access::Principal,
-        request: None,
+        request: Some("GrantTerms"),
         answer: "Grant",
         after: None,
-        errors: &[ErrorCode::Unauthenticated, ErrorCode::StorageFull],
+        errors: &[
+            ErrorCode::Unauthenticated,
+            ErrorCode::Conflict,
+            ErrorCode::StorageFull,
+        ],
         parse: |at| {
             let (model, user, enclave) = (at.id("model")?, at.id("user")?, at.id("enclave")?);
             Ok(Route::Grant {

@@ -74,6 +74,7 @@ async fn register(handle: &KeeperHandle, n: usize) -> Result<Answer, Refusal> {
         registration: RegisterRequestKey {
             owner: PrincipalId::new([2; 32]),
             key: WireKey::new(&[3; 32]),
+            policy: None,
         },
     };
     handle.call(Command::Change(change)).await

@@ -142,6 +142,7 @@ fn request_key(owner: PrincipalId) -> RegisterRequestKey {
     RegisterRequestKey {
         owner,
         key: WireKey::new(&[0x77; 32]),
+        policy: None,
     }
 }
 

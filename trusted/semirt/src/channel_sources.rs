@@ -75,6 +75,33 @@ struct ChannelKeys {
 struct Link {
     identity: Option<(ClientIdentity, Duration)>,
     client: Option<(KeyserviceClient, Duration)>,
+    epoch: HighestEpoch,
+}
+
+/// KeyService shows an older state than it did before: what was revoked since would be live again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("keyservice is at epoch {offered}, but was at {seen} before: its state was rolled back")]
+struct RolledBack {
+    offered: u64,
+    seen: u64,
+}
+
+/// The highest epoch that this instance saw. It is forgotten with the instance; owners and users
+/// remember for longer.
+#[derive(Debug, Default)]
+struct HighestEpoch(u64);
+
+impl HighestEpoch {
+    fn admit(&mut self, offered: u64) -> Result<(), RolledBack> {
+        if offered < self.0 {
+            return Err(RolledBack {
+                offered,
+                seen: self.0,
+            });
+        }
+        self.0 = offered;
+        Ok(())
+    }
 }
 
 impl ChannelKeys {
@@ -98,6 +125,8 @@ impl ChannelKeys {
             let keys = self.clock.monotonic().saturating_sub(asked);
             match answer {
                 Ok(release) => {
+                    let admitted = link.epoch.admit(release.lease.epoch);
+                    admitted.map_err(|error| KeySourceError::NotAttested(error.into()))?;
                     link.client = Some((client, made));
                     return Ok(Released {
                         release,
@@ -129,15 +158,16 @@ impl ChannelKeys {
         let who = self.identity(link).await?;
         let (known, now) = (&self.known, self.clock.now());
         let channel = connect(&self.addr, &who, &known.keyservice, now, CALL_TIME).await;
-        channel
-            .map(KeyserviceClient::new)
-            .map_err(|error| match error {
-                ConnectError::Refused { source, .. } if source.code.retryable() => {
-                    KeySourceError::Refused(source)
-                }
-                error if error.retryable() => KeySourceError::Unreachable(error.into()),
-                error => KeySourceError::NotAttested(error.into()),
-            })
+        let channel = channel.map_err(|error| match error {
+            ConnectError::Refused { source, .. } if source.code.retryable() => {
+                KeySourceError::Refused(source)
+            }
+            error if error.retryable() => KeySourceError::Unreachable(error.into()),
+            error => KeySourceError::NotAttested(error.into()),
+        })?;
+        let admitted = link.epoch.admit(channel.epoch());
+        admitted.map_err(|error| KeySourceError::NotAttested(error.into()))?;
+        Ok(KeyserviceClient::new(channel))
     }
 
     async fn identity(&self, link: &mut Link) -> Result<ClientIdentity, KeySourceError> {
@@ -193,5 +223,26 @@ fn fetch_error(error: StoreError) -> FetchError {
     match error {
         StoreError::NotFound { digest } => FetchError::NotFound(digest),
         error => FetchError::Unavailable(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_never_goes_back() {
+        let mut seen = HighestEpoch::default();
+        for epoch in [1, 1, 5, 5] {
+            seen.admit(epoch).unwrap();
+        }
+        assert_eq!(
+            seen.admit(4),
+            Err(RolledBack {
+                offered: 4,
+                seen: 5
+            })
+        );
+        seen.admit(6).unwrap();
     }
 }

@@ -179,6 +179,7 @@ impl World {
         let key = RegisterRequestKey {
             owner: self.owner.principal(),
             key: self.request_key.to_wire(),
+            policy: None,
         };
         let mut user = self.client(&self.user, keyservice).await;
         user.register_request_key(&self.model, enclave, &key)

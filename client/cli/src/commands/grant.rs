@@ -1,23 +1,34 @@
 //! `sesemi grant …`.
 
-use protocol::keyservice::Grant;
+use std::path::Path;
+
+use attestation::AppraisalPolicy;
+use protocol::keyservice::{Grant, GrantTerms, PolicyText};
+use protocol::limits::POLICY_MAX;
 use protocol::{EnclaveId, PrincipalId};
 use serde_json::json;
 
 use super::Context;
 use crate::args::{GrantArgs, GrantCommand};
 use crate::failure::Failure;
+use crate::input::read_bounded;
 use crate::profile::Profile;
 use crate::report::{Report, table};
 
 pub(super) async fn run(context: &Context<'_>, command: GrantCommand) -> Result<Report, Failure> {
     match command {
-        GrantCommand::Add(arguments) => {
+        GrantCommand::Add {
+            grant: arguments,
+            policy,
+        } => {
+            let terms = GrantTerms {
+                policy: policy.as_deref().map(policy_text).transpose()?,
+            };
             let (user, enclave) = resolve(&context.profile, &arguments)?;
             let (mut keyservice, _) = context.keyservice().await?;
             let grant = keyservice
                 .owner()
-                .grant(&arguments.model, &user, &enclave)
+                .grant_on_terms(&arguments.model, &user, &enclave, &terms)
                 .await?;
             let text = format!(
                 "{} may use {} in enclave {} (epoch {})\n",
@@ -54,6 +65,16 @@ pub(super) async fn run(context: &Context<'_>, command: GrantCommand) -> Result<
             ))
         }
     }
+}
+
+/// Reads and checks an appraisal policy before anything is sent.
+pub(super) fn policy_text(path: &Path) -> Result<PolicyText, Failure> {
+    let advice = || "write it as docs/cli.md shows, \"Appraisal policies\"".to_owned();
+    let text = read_bounded(path, POLICY_MAX)
+        .map_err(|error| Failure::usage(&error, advice()))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
+    toml::from_str::<AppraisalPolicy>(&text).map_err(|error| Failure::usage(&error, advice()))?;
+    PolicyText::try_from(text).map_err(|error| Failure::usage(&error, advice()))
 }
 
 fn resolve(profile: &Profile, arguments: &GrantArgs) -> Result<(PrincipalId, EnclaveId), Failure> {

@@ -1,11 +1,12 @@
 //! `sesemi key …`.
 
 use protocol::ModelId;
-use sdk::RequestKeyring;
+use protocol::keyservice::PolicyText;
+use sdk::{Demands, RequestKeyring};
 use serde_json::json;
 
 use super::Context;
-use super::grant::{enclave_text, principal};
+use super::grant::{enclave_text, policy_text, principal};
 use crate::args::{EnclaveFlag, KeyCommand};
 use crate::failure::Failure;
 use crate::report::{Report, table};
@@ -16,8 +17,12 @@ pub(super) async fn run(context: &Context<'_>, command: KeyCommand) -> Result<Re
             model,
             owner,
             enclave,
+            policy,
             rotate,
-        } => register(context, &model, &owner, &enclave, rotate).await,
+        } => {
+            let policy = policy.as_deref().map(policy_text).transpose()?;
+            register(context, &model, (&owner, policy), &enclave, rotate).await
+        }
         KeyCommand::Ls => list(context).await,
         KeyCommand::Rm { model, enclave } => remove(context, &model, &enclave).await,
     }
@@ -26,7 +31,7 @@ pub(super) async fn run(context: &Context<'_>, command: KeyCommand) -> Result<Re
 async fn register(
     context: &Context<'_>,
     model: &ModelId,
-    owner: &str,
+    (owner, policy): (&str, Option<PolicyText>),
     enclave: &EnclaveFlag,
     rotate: bool,
 ) -> Result<Report, Failure> {
@@ -37,7 +42,7 @@ async fn register(
     let keyring = RequestKeyring::new(home.keys());
     let registered = keyservice
         .user()
-        .register_request_key(&keyring, model, &enclave, owner, rotate)
+        .register_request_key_for(&keyring, model, &enclave, Demands { owner, policy }, rotate)
         .await?;
     let mut text = format!(
         "{} request key for {model} in enclave {}, if {} owns the model\n",

@@ -1,6 +1,8 @@
 //! What a model owner asks of KeyService.
 
-use protocol::keyservice::{Grant, GrantList, ModelList, ModelRecord, RegisterModel, Revoked};
+use protocol::keyservice::{
+    Grant, GrantList, GrantTerms, ModelList, ModelRecord, RegisterModel, Revoked,
+};
 use protocol::{Digest, EnclaveId, ErrorCode, ModelId, ModelVersion, PrincipalId};
 
 use super::{Keyservice, KeyserviceError};
@@ -95,9 +97,22 @@ impl Owner<'_> {
         user: &PrincipalId,
         enclave: &EnclaveId,
     ) -> Result<Grant, KeyserviceError> {
+        let terms = GrantTerms::NONE;
+        self.grant_on_terms(model, user, enclave, &terms).await
+    }
+
+    /// As [`Self::grant`], to instances that also satisfy an appraisal policy: KeyService applies
+    /// it to their evidence at every release.
+    pub async fn grant_on_terms(
+        &mut self,
+        model: &ModelId,
+        user: &PrincipalId,
+        enclave: &EnclaveId,
+        terms: &GrantTerms,
+    ) -> Result<Grant, KeyserviceError> {
         let grant = self
             .keyservice
-            .call(async |client| client.grant(model, user, enclave).await)
+            .call(async |client| client.grant_on_terms(model, user, enclave, terms).await)
             .await?;
         self.keyservice.learn(grant.epoch)?;
         Ok(grant)

@@ -1,6 +1,8 @@
 //! What a model user asks of KeyService.
 
-use protocol::keyservice::{RegisterRequestKey, RequestKeyList, RequestKeyRecord, Revoked};
+use protocol::keyservice::{
+    PolicyText, RegisterRequestKey, RequestKeyList, RequestKeyRecord, Revoked,
+};
 use protocol::{EnclaveId, ErrorCode, ModelId, PrincipalId};
 
 use super::{Keyservice, KeyserviceError};
@@ -69,6 +71,15 @@ pub struct Registered {
     pub replaced_within_s: Option<u64>,
 }
 
+/// What a request key is registered for.
+#[derive(Debug, Clone)]
+pub struct Demands {
+    /// Whom the model must belong to.
+    pub owner: PrincipalId,
+    /// An appraisal policy that KeyService applies to the instance's evidence at every release.
+    pub policy: Option<PolicyText>,
+}
+
 impl User<'_> {
     /// Registers a request key for (model, enclave) and takes it into use. A key that is in use is
     /// registered again, which changes nothing. With `rotate`, a fresh key takes the place of
@@ -82,10 +93,28 @@ impl User<'_> {
         owner: PrincipalId,
         rotate: bool,
     ) -> Result<Registered, RequestKeyError> {
+        let demands = Demands {
+            owner,
+            policy: None,
+        };
+        self.register_request_key_for(keyring, model, enclave, demands, rotate)
+            .await
+    }
+
+    /// As [`Self::register_request_key`], for instances that also satisfy an appraisal policy.
+    pub async fn register_request_key_for(
+        &mut self,
+        keyring: &RequestKeyring,
+        model: &ModelId,
+        enclave: &EnclaveId,
+        demands: Demands,
+        rotate: bool,
+    ) -> Result<Registered, RequestKeyError> {
         let staged = keyring.stage(model, enclave, rotate)?;
         let body = RegisterRequestKey {
-            owner,
+            owner: demands.owner,
             key: staged.key().to_wire(),
+            policy: demands.policy,
         };
         let mut result = self.put_request_key(model, enclave, &body).await;
         let mut replaced_within_s = None;

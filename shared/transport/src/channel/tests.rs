@@ -468,6 +468,7 @@ async fn every_typed_call_has_the_path_of_the_interface() {
     let request_key = protocol::keyservice::RegisterRequestKey {
         owner: user,
         key: key(),
+        policy: None,
     };
     let release = protocol::keyservice::ReleaseRequest {
         model: model.clone(),

@@ -1,6 +1,9 @@
 //! Who is calling, as values that only the attested channel can make.
 
-use attestation::{Appraised, AttestedPeer};
+use std::sync::Arc;
+use std::time::Duration;
+
+use attestation::{Appraised, AttestedPeer, Claims};
 use protocol::{EnclaveId, PrincipalId};
 
 /// An owner or user whose channel proved possession of the identity key.
@@ -25,31 +28,71 @@ impl Principal {
 ///
 // SECURITY: the only constructor outside tests takes `Appraised`, so a release without appraisal
 // does not compile (broker/tests.rs: no_release_without_consent).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instance(EnclaveId);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    enclave: EnclaveId,
+    claims: Arc<Claims>,
+    at: Duration,
+}
 
 impl Instance {
     /// E_S from the appraised evidence.
     #[must_use]
     pub const fn enclave(&self) -> EnclaveId {
-        self.0
+        self.enclave
     }
 
-    /// Tests of decisions have no channel.
+    /// What the evidence said.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// When it was appraised, since the UNIX epoch.
+    #[must_use]
+    pub const fn at(&self) -> Duration {
+        self.at
+    }
+
+    /// Tests of decisions have no channel. This one runs on the simulated TEE.
     #[cfg(test)]
-    pub(crate) const fn for_test(enclave: EnclaveId) -> Self {
-        Self(enclave)
+    pub(crate) fn for_test(enclave: EnclaveId) -> Self {
+        use attestation::measurements::SimulatedMeasurements;
+        use attestation::{Facts, Measurements, Said, TcbStatus};
+        let measurements = SimulatedMeasurements {
+            mr: [0; 48],
+            debug: false,
+        };
+        let claims = Claims {
+            said: Said {
+                measurements: Measurements::Simulated(measurements),
+                report_data: Vec::new(),
+                nonce: None,
+            },
+            svn: 3,
+            tcb: TcbStatus::NotApplicable,
+            facts: Facts::None,
+        };
+        Self {
+            enclave,
+            claims: Arc::new(claims),
+            at: Duration::ZERO,
+        }
     }
 }
 
 impl From<&Appraised> for Instance {
     fn from(appraised: &Appraised) -> Self {
-        Self(appraised.enclave())
+        Self {
+            enclave: appraised.enclave(),
+            claims: Arc::new(appraised.claims().clone()),
+            at: appraised.at(),
+        }
     }
 }
 
 /// The peer at the other end of an attested channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     Principal(Principal),
     Instance(Instance),

@@ -8,6 +8,7 @@ use crypto::{KeyLengthError, ModelKey};
 use protocol::keyservice::{ModelList, ModelRecord, RegisterModel};
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
 
+use super::grants::HeldGrant;
 use super::log::{Draft, Event};
 use super::{Broker, Decided, LimitReached, Page, Principal, RestoreError, Row, Write};
 
@@ -23,8 +24,8 @@ pub(super) struct Version {
 pub(super) struct Model {
     pub(super) owner: PrincipalId,
     pub(super) versions: BTreeMap<ModelVersion, Version>,
-    /// (user, E_S) → the epoch when it was granted.
-    pub(super) grants: BTreeMap<(PrincipalId, EnclaveId), u64>,
+    /// By (user, E_S).
+    pub(super) grants: BTreeMap<(PrincipalId, EnclaveId), HeldGrant>,
 }
 
 /// The caller owns no model of this name. Whether somebody else does is not said.
@@ -245,10 +246,10 @@ impl Model {
     pub(super) fn grants_after(
         &self,
         after: Option<&(PrincipalId, EnclaveId)>,
-    ) -> impl Iterator<Item = (PrincipalId, EnclaveId, u64)> {
+    ) -> impl Iterator<Item = (PrincipalId, EnclaveId, &HeldGrant)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.grants
             .range((start, Bound::Unbounded))
-            .map(|((user, enclave), epoch)| (*user, *enclave, *epoch))
+            .map(|((user, enclave), held)| (*user, *enclave, held))
     }
 }

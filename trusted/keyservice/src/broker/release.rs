@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestation::CheckName;
 use protocol::id::LeaseId;
 use protocol::keyservice::{Lease, Release, ReleaseRequest, WireKey};
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
@@ -25,6 +26,10 @@ pub enum ReleaseError {
     RequestKeyForOtherEnclave,
     #[error("the user named another owner for this model")]
     OtherOwner,
+    #[error("the instance fails the owner's policy at \"{0}\"")]
+    OwnerPolicy(CheckName),
+    #[error("the instance fails the user's policy at \"{0}\"")]
+    UserPolicy(CheckName),
 }
 
 /// Owner and user both allow this instance what it asks for. Made only by [`Broker::authorize`],
@@ -76,14 +81,14 @@ impl Broker {
     ) -> Result<Authorized<'a>, ReleaseError> {
         let (model, user, enclave) = (&request.model, request.user, instance.enclave());
         let known = self.models.get(model).ok_or(ReleaseError::UnknownModel)?;
-        if !known.grants.contains_key(&(user, enclave)) {
+        let Some(granted) = known.grants.get(&(user, enclave)) else {
             let elsewhere = known.grants.keys().any(|(granted, _)| *granted == user);
             return Err(if elsewhere {
                 ReleaseError::GrantForOtherEnclave
             } else {
                 ReleaseError::NoGrant
             });
-        }
+        };
         let keys = self
             .request_keys
             .get(&user)
@@ -98,6 +103,14 @@ impl Broker {
         };
         if held.owner != known.owner {
             return Err(ReleaseError::OtherOwner);
+        }
+        if let Some(terms) = &granted.terms {
+            let allowed = terms.allow(instance);
+            allowed.map_err(|error| ReleaseError::OwnerPolicy(error.failed()))?;
+        }
+        if let Some(terms) = &held.terms {
+            let allowed = terms.allow(instance);
+            allowed.map_err(|error| ReleaseError::UserPolicy(error.failed()))?;
         }
         let (version, newest) = known
             .versions

@@ -8,6 +8,7 @@ use protocol::keyservice::{RegisterRequestKey, RequestKeyList, RequestKeyRecord,
 use protocol::{EnclaveId, ModelId, PrincipalId};
 
 use super::log::{Draft, Event};
+use super::terms::{Terms, TermsError, same};
 use super::{Broker, Decided, LimitReached, Page, Principal, RestoreError, Row, RowKey, Write};
 
 /// A live request key.
@@ -16,6 +17,7 @@ pub(super) struct HeldRequestKey {
     pub(super) owner: PrincipalId,
     pub(super) epoch: u64,
     pub(super) key: RequestKey,
+    pub(super) terms: Option<Terms>,
 }
 
 /// Why a request key was not registered.
@@ -24,9 +26,11 @@ pub enum RegisterRequestKeyError {
     #[error("the request key has the wrong length")]
     KeyLength(#[source] KeyLengthError),
     #[error(
-        "another request key or owner is registered for model {0} and this enclave; drop it first"
+        "another request key, owner or policy is registered for model {0} and this enclave; drop it first"
     )]
     OtherContent(ModelId),
+    #[error("cannot register a request key on these terms")]
+    Terms(#[source] TermsError),
     #[error("there is no room for another request key")]
     Limit(#[source] LimitReached),
 }
@@ -44,6 +48,8 @@ impl Broker {
     ) -> Result<Decided<RequestKeyRecord>, RegisterRequestKeyError> {
         let key =
             RequestKey::from_wire(&registration.key).map_err(RegisterRequestKeyError::KeyLength)?;
+        let terms = registration.policy.as_ref().map(Terms::parse).transpose();
+        let terms = terms.map_err(RegisterRequestKeyError::Terms)?;
         let owner = registration.owner;
         let user = user.id();
         let held_under = (model.clone(), enclave);
@@ -52,7 +58,8 @@ impl Broker {
             .get(&user)
             .and_then(|keys| keys.get(&held_under))
         {
-            return if held.owner == owner && held.key.ct_eq(&key) {
+            let same_terms = same(held.terms.as_ref(), terms.as_ref());
+            return if held.owner == owner && same_terms && held.key.ct_eq(&key) {
                 Ok(Decided::unchanged(held.record(model, enclave)))
             } else {
                 Err(RegisterRequestKeyError::OtherContent(model.clone()))
@@ -66,6 +73,7 @@ impl Broker {
             owner,
             epoch: self.epoch,
             key,
+            terms,
         };
         let answer = held.record(model, enclave);
         let row = Row::RequestKey {
@@ -75,6 +83,7 @@ impl Broker {
             owner,
             epoch: self.epoch,
             key: registration.key.clone(),
+            policy: registration.policy.clone(),
         };
         self.request_keys
             .entry(user)
@@ -189,12 +198,19 @@ impl Broker {
             owner,
             epoch,
             key,
+            policy,
         } = row
         else {
             return Ok(());
         };
         let key = RequestKey::from_wire(&key).map_err(RestoreError::KeyLength)?;
-        let held = HeldRequestKey { owner, epoch, key };
+        let terms = policy.as_ref().map(Terms::parse).transpose();
+        let held = HeldRequestKey {
+            owner,
+            epoch,
+            key,
+            terms: terms.map_err(RestoreError::Terms)?,
+        };
         self.request_keys
             .entry(user)
             .or_default()
@@ -211,6 +227,7 @@ impl HeldRequestKey {
             enclave,
             owner: self.owner,
             epoch: self.epoch,
+            policy: self.terms.as_ref().map(Terms::hash),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The durable rows: one per version, grant and request key.
 
-use protocol::keyservice::WireKey;
+use protocol::keyservice::{PolicyText, WireKey};
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
 
 /// What is stored, with its key bytes where there are any.
@@ -20,6 +20,7 @@ pub enum Row {
         user: PrincipalId,
         enclave: EnclaveId,
         epoch: u64,
+        policy: Option<PolicyText>,
     },
     /// A live request key; `owner` is whom the model must belong to.
     RequestKey {
@@ -29,6 +30,7 @@ pub enum Row {
         owner: PrincipalId,
         epoch: u64,
         key: WireKey,
+        policy: Option<PolicyText>,
     },
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use protocol::id::LeaseId;
-use protocol::keyservice::{RegisterModel, RegisterRequestKey, Release, ReleaseRequest, WireKey};
+use protocol::keyservice::{
+    GrantTerms, PolicyText, RegisterModel, RegisterRequestKey, Release, ReleaseRequest, WireKey,
+};
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
 
 use super::*;
@@ -266,9 +268,14 @@ impl Bench {
     }
 
     fn grant(&mut self, w: u8, m: u8, user: u8, e: u8) {
-        let got = self
-            .broker
-            .grant(&who(w), &model(m), principal(user), enclave(e), NOW);
+        let got = self.broker.grant(
+            &who(w),
+            &model(m),
+            principal(user),
+            enclave(e),
+            &GrantTerms::NONE,
+            NOW,
+        );
         let mine = self.reference.owners.get(&m) == Some(&w);
         assert_eq!(got.is_ok(), mine, "{got:?}");
         if let Ok(decided) = got {
@@ -296,6 +303,7 @@ impl Bench {
         let body = RegisterRequestKey {
             owner: principal(owner),
             key: key(0x80 | content),
+            policy: None,
         };
         let got = self
             .broker
@@ -539,12 +547,26 @@ fn a_repeated_grant_answers_with_its_first_epoch() {
     });
     let again = bench
         .broker
-        .grant(&who(1), &model(0), principal(2), enclave(1), NOW)
+        .grant(
+            &who(1),
+            &model(0),
+            principal(2),
+            enclave(1),
+            &GrantTerms::NONE,
+            NOW,
+        )
         .unwrap();
     assert_eq!((again.answer.epoch, again.writes.len()), (1, 0));
     let later = bench
         .broker
-        .grant(&who(1), &model(0), principal(0), enclave(0), NOW)
+        .grant(
+            &who(1),
+            &model(0),
+            principal(0),
+            enclave(0),
+            &GrantTerms::NONE,
+            NOW,
+        )
         .unwrap();
     assert_eq!(later.answer.epoch, 2);
 }
@@ -583,7 +605,14 @@ fn lists_go_on_where_they_stopped_and_show_only_the_callers_own() {
     }
     for user in 0..5 {
         broker
-            .grant(&who(1), &model(0), principal(user), enclave(0), NOW)
+            .grant(
+                &who(1),
+                &model(0),
+                principal(user),
+                enclave(0),
+                &GrantTerms::NONE,
+                NOW,
+            )
             .unwrap();
     }
     let all: Vec<_> = broker
@@ -767,6 +796,7 @@ fn rows_that_contradict_each_other_are_refused() {
         user: principal(0),
         enclave: enclave(0),
         epoch: 1,
+        policy: None,
     };
     let restore =
         |rows: Vec<Row>| Broker::restore(Head::EMPTY, rows, TTL_S, Limits::default()).unwrap_err();
@@ -778,4 +808,139 @@ fn rows_that_contradict_each_other_are_refused() {
         restore(vec![version(1), grant]),
         RestoreError::GrantWithoutModel(_)
     ));
+}
+
+fn policy(tees: &str, more: &str) -> Option<PolicyText> {
+    let text = format!("version = 1\naccepted = [{tees}]\nenclaves = \"any\"\n{more}");
+    Some(PolicyText::try_from(text).unwrap())
+}
+
+/// A broker with model 0 of owner 1, granted to user 2 in enclave 0 on these terms.
+fn on_terms(owners: Option<PolicyText>, users: Option<PolicyText>) -> Broker {
+    let mut broker = Broker::restore(Head::EMPTY, Vec::new(), TTL_S, Limits::default()).unwrap();
+    let registration = RegisterModel {
+        digest: Digest::new([1; 32]),
+        key: key(1),
+    };
+    let version = ModelVersion(1);
+    broker
+        .register_model(&who(1), &model(0), version, &registration, NOW)
+        .unwrap();
+    let terms = GrantTerms { policy: owners };
+    broker
+        .grant(&who(1), &model(0), principal(2), enclave(0), &terms, NOW)
+        .unwrap();
+    let body = RegisterRequestKey {
+        owner: principal(1),
+        key: key(2),
+        policy: users,
+    };
+    broker
+        .register_request_key(&who(2), &model(0), enclave(0), &body, NOW)
+        .unwrap();
+    broker
+}
+
+fn ask(broker: &mut Broker) -> Result<Decided<Release>, ReleaseError> {
+    let request = ReleaseRequest {
+        model: model(0),
+        user: principal(2),
+    };
+    broker.release(&instance(0), &request, LeaseId::new([0; 16]), NOW)
+}
+
+/// The instance of these tests is on the simulated TEE, with security version 3.
+#[test]
+fn a_release_satisfies_the_policies_of_owner_and_user() {
+    use attestation::CheckName::{Enclave, SecurityVersion, TeeAccepted};
+    let fine = || policy("\"simulated\"", "minimum_svn = 3");
+    let newer = || policy("\"simulated\"", "minimum_svn = 4");
+    let hardware = || policy("\"sgx\", \"tdx\"", "");
+    let other = format!(
+        "version = 1\naccepted = [\"simulated\"]\nenclaves = {{ these = [\"{}\"] }}",
+        enclave(1)
+    );
+    let other = || Some(PolicyText::try_from(other.clone()).unwrap());
+    let cases = [
+        (None, None, None),
+        (fine(), fine(), None),
+        (
+            newer(),
+            None,
+            Some(ReleaseError::OwnerPolicy(SecurityVersion)),
+        ),
+        (
+            fine(),
+            newer(),
+            Some(ReleaseError::UserPolicy(SecurityVersion)),
+        ),
+        (
+            hardware(),
+            fine(),
+            Some(ReleaseError::OwnerPolicy(TeeAccepted)),
+        ),
+        (
+            fine(),
+            hardware(),
+            Some(ReleaseError::UserPolicy(TeeAccepted)),
+        ),
+        (other(), None, Some(ReleaseError::OwnerPolicy(Enclave))),
+    ];
+    for (owners, users, refused) in cases {
+        let mut broker = on_terms(owners, users);
+        assert_eq!(ask(&mut broker).err(), refused);
+    }
+}
+
+#[test]
+fn terms_survive_a_restart_and_do_not_change_unseen() {
+    let newer = policy("\"simulated\"", "minimum_svn = 4");
+    let mut broker = Broker::restore(Head::EMPTY, Vec::new(), TTL_S, Limits::default()).unwrap();
+    let registration = RegisterModel {
+        digest: Digest::new([1; 32]),
+        key: key(1),
+    };
+    let mut rows = Vec::new();
+    let mut keep = |writes: Vec<Write>| {
+        rows.extend(writes.into_iter().filter_map(|write| match write {
+            Write::Put(row) => Some(row),
+            Write::Remove(_) | Write::Append(_) => None,
+        }));
+    };
+    let version = ModelVersion(1);
+    let made = broker.register_model(&who(1), &model(0), version, &registration, NOW);
+    keep(made.unwrap().writes);
+    let terms = GrantTerms { policy: newer };
+    let granted = broker.grant(&who(1), &model(0), principal(2), enclave(0), &terms, NOW);
+    keep(granted.unwrap().writes);
+    let body = RegisterRequestKey {
+        owner: principal(1),
+        key: key(2),
+        policy: None,
+    };
+    let registered = broker.register_request_key(&who(2), &model(0), enclave(0), &body, NOW);
+    keep(registered.unwrap().writes);
+    // The same again is no change; other terms, or none, are refused rather than ignored.
+    let mut again =
+        |terms: &GrantTerms| broker.grant(&who(1), &model(0), principal(2), enclave(0), terms, NOW);
+    assert!(again(&terms).unwrap().writes.is_empty());
+    let refused = again(&GrantTerms::NONE).unwrap_err();
+    assert_eq!(refused, GrantError::OtherTerms(model(0)));
+
+    let mut restored = Broker::restore(broker.head(), rows, TTL_S, Limits::default()).unwrap();
+    let refused = ReleaseError::OwnerPolicy(attestation::CheckName::SecurityVersion);
+    assert_eq!(ask(&mut restored).err(), Some(refused));
+}
+
+#[test]
+fn terms_that_are_no_policy_are_refused_when_they_are_given() {
+    let mut broker = on_terms(None, None);
+    for bad in ["", "version = 1", "accepted = \"all\"", "\0"] {
+        let terms = GrantTerms {
+            policy: Some(PolicyText::try_from(bad.to_owned()).unwrap()),
+        };
+        let refused = broker.grant(&who(1), &model(0), principal(3), enclave(0), &terms, NOW);
+        assert!(matches!(refused, Err(GrantError::Terms(_))), "{bad:?}");
+    }
+    assert!(PolicyText::try_from("x".repeat(protocol::limits::POLICY_MAX + 1)).is_err());
 }

@@ -58,8 +58,12 @@ pub(super) fn of_refusal(refusal: &Refusal) -> WireError {
             exact(ErrorCode::NotFound)
         }
         Refusal::Grant(GrantError::Limit(_)) => exact(ErrorCode::StorageFull),
+        Refusal::Grant(GrantError::Terms(_)) => exact(ErrorCode::InvalidRequest),
+        Refusal::Grant(GrantError::OtherTerms(_)) => exact(ErrorCode::Conflict),
         Refusal::RegisterRequestKey(error) => exact(match error {
-            RegisterRequestKeyError::KeyLength(_) => ErrorCode::InvalidRequest,
+            RegisterRequestKeyError::KeyLength(_) | RegisterRequestKeyError::Terms(_) => {
+                ErrorCode::InvalidRequest
+            }
             RegisterRequestKeyError::OtherContent(_) => ErrorCode::Conflict,
             RegisterRequestKeyError::Limit(_) => ErrorCode::StorageFull,
         }),
@@ -71,12 +75,13 @@ pub(super) fn of_refusal(refusal: &Refusal) -> WireError {
                 ErrorCode::NotGranted,
                 "owner and user have not both allowed this use of this model",
             ),
-            ReleaseError::GrantForOtherEnclave | ReleaseError::RequestKeyForOtherEnclave => {
-                WireError::new(
-                    ErrorCode::EnclaveNotAllowed,
-                    "this enclave is not one that owner and user allowed for this model",
-                )
-            }
+            ReleaseError::GrantForOtherEnclave
+            | ReleaseError::RequestKeyForOtherEnclave
+            | ReleaseError::OwnerPolicy(_)
+            | ReleaseError::UserPolicy(_) => WireError::new(
+                ErrorCode::EnclaveNotAllowed,
+                "this enclave is not one that owner and user allowed for this model",
+            ),
         },
         Refusal::Busy => later(ErrorCode::Busy, 100),
         Refusal::StorageFull => later(ErrorCode::StorageFull, 1000),

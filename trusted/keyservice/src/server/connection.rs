@@ -72,9 +72,11 @@ impl Connection {
     }
 
     async fn serve_calls(&self, io: TokioIo<transport::ChannelStream>, caller: Caller) {
-        let calls = service_fn(|request| async move {
-            Ok::<_, Infallible>(self.answer(request, &caller).await)
-        });
+        let caller = &caller;
+        let calls =
+            service_fn(
+                |request| async move { Ok::<_, Infallible>(self.answer(request, caller).await) },
+            );
         let mut connection = std::pin::pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -7,7 +7,8 @@ use std::convert::Infallible;
 
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
-use protocol::keyservice::{LogEntry, WireKey};
+use protocol::keyservice::{LogEntry, PolicyText, WireKey};
+use protocol::limits::POLICY_MAX;
 use protocol::{Digest, EnclaveId, ModelId, ModelVersion, PrincipalId};
 use zeroize::Zeroizing;
 
@@ -15,12 +16,12 @@ use super::StoredHead;
 use crate::broker::{Chain, Entry, Head, Row};
 
 /// Names this layout; a vault of another format is refused.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const VERSION: u8 = 1;
 const GRANT: u8 = 2;
 const REQUEST_KEY: u8 = 3;
 /// Every record is shorter, so that the buffer with a key in it never moves.
-const RECORD_MAX: usize = 1024;
+const RECORD_MAX: usize = 1024 + POLICY_MAX;
 
 /// A record opened, but does not have the form of this version of KeyService.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,12 +100,14 @@ pub(super) fn encode_row(row: &Row) -> Zeroizing<Vec<u8>> {
                 user,
                 enclave,
                 epoch,
+                policy,
             } => {
-                out.array(5)?
+                out.array(6)?
                     .u8(GRANT)?
                     .str(model.as_str())?
                     .bytes(user.as_bytes())?;
                 out.bytes(enclave.as_bytes())?.u64(*epoch)?;
+                optional_policy(out, policy.as_ref())?;
             }
             Row::RequestKey {
                 user,
@@ -113,8 +116,9 @@ pub(super) fn encode_row(row: &Row) -> Zeroizing<Vec<u8>> {
                 owner,
                 epoch,
                 key,
+                policy,
             } => {
-                out.array(7)?
+                out.array(8)?
                     .u8(REQUEST_KEY)?
                     .bytes(user.as_bytes())?
                     .str(model.as_str())?;
@@ -122,6 +126,7 @@ pub(super) fn encode_row(row: &Row) -> Zeroizing<Vec<u8>> {
                     .bytes(owner.as_bytes())?
                     .u64(*epoch)?;
                 out.bytes(key.bytes())?;
+                optional_policy(out, policy.as_ref())?;
             }
         }
         Ok(())
@@ -139,19 +144,21 @@ pub(super) fn decode_row(bytes: &[u8]) -> Result<Row, DecodeError> {
             digest: digest(&mut read)?,
             key: WireKey::new(read.bytes()?),
         },
-        (GRANT, Some(5)) => Row::Grant {
+        (GRANT, Some(6)) => Row::Grant {
             model: model(&mut read)?,
             user: principal(&mut read)?,
             enclave: enclave(&mut read)?,
             epoch: read.u64()?,
+            policy: optional(&mut read, policy)?,
         },
-        (REQUEST_KEY, Some(7)) => Row::RequestKey {
+        (REQUEST_KEY, Some(8)) => Row::RequestKey {
             user: principal(&mut read)?,
             model: model(&mut read)?,
             enclave: enclave(&mut read)?,
             owner: principal(&mut read)?,
             epoch: read.u64()?,
             key: WireKey::new(read.bytes()?),
+            policy: optional(&mut read, policy)?,
         },
         _ => return Err(DecodeError),
     };
@@ -212,6 +219,18 @@ pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
         },
         owner,
     })
+}
+
+fn optional_policy(out: &mut Out<'_>, policy: Option<&PolicyText>) -> Written {
+    match policy {
+        Some(policy) => out.str(policy.as_str())?,
+        None => out.null()?,
+    };
+    Ok(())
+}
+
+fn policy(read: &mut Decoder<'_>) -> Result<PolicyText, DecodeError> {
+    PolicyText::try_from(read.str()?.to_owned()).map_err(|_| DecodeError)
 }
 
 fn optional_bytes(out: &mut Out<'_>, bytes: Option<&[u8]>) -> Written {
@@ -289,6 +308,7 @@ mod tests {
                 user,
                 enclave,
                 epoch: u64::MAX,
+                policy: Some(PolicyText::try_from("p".repeat(POLICY_MAX)).unwrap()),
             },
             Row::RequestKey {
                 user,
@@ -297,6 +317,7 @@ mod tests {
                 owner,
                 epoch: u64::MAX,
                 key,
+                policy: Some(PolicyText::try_from("p".repeat(POLICY_MAX)).unwrap()),
             },
         ]
     }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use protocol::keyservice::{RegisterModel, RegisterRequestKey, WireKey};
+use protocol::keyservice::{GrantTerms, RegisterModel, RegisterRequestKey, WireKey};
 use protocol::{EnclaveId, ModelVersion};
 use redb::StorageBackend;
 
@@ -52,7 +52,7 @@ fn call(broker: &mut Broker, n: u32) -> Vec<Write> {
         1 => {
             let to = PrincipalId::new([byte; 32]);
             broker
-                .grant(&owner, &model, to, enclave, NOW)
+                .grant(&owner, &model, to, enclave, &GrantTerms::NONE, NOW)
                 .unwrap()
                 .writes
         }
@@ -60,6 +60,7 @@ fn call(broker: &mut Broker, n: u32) -> Vec<Write> {
             let body = RegisterRequestKey {
                 owner: principal(1),
                 key: WireKey::new(&[5; 32]),
+                policy: None,
             };
             broker
                 .register_request_key(&user, &model, enclave, &body, NOW)
