@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("attestation", &["crypto", "protocol"]),
     ("service", &[]),
     ("transport", &["attestation", "crypto", "protocol"]),
+    ("attesters", &["attestation", "crypto"]),
     ("inference", &["protocol"]),
     (
         "keyservice",
@@ -204,7 +205,7 @@ fn the_host_links_no_crypto() {
 #[test]
 fn trusted_parts_know_no_host_and_no_client() {
     let graph = Graph::read();
-    for name in ["keyservice", "semirt", "inference"] {
+    for name in ["keyservice", "semirt", "inference", "attesters"] {
         let closure = graph.closure(name);
         for banned in [
             "sesemi-platform",

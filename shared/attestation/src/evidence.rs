@@ -229,6 +229,11 @@ pub trait Attester: Send + Sync + fmt::Debug {
     /// [`CollectError`] if the TEE does not answer as its specification says.
     fn collect(&self, binder: &Binder) -> Result<Evidence, CollectError>;
 
+    /// What the host put beside the newest evidence (SEV-SNP: the certificate table), if anything.
+    fn host_endorsements(&self) -> Endorsements {
+        Endorsements::None
+    }
+
     /// The key that only this measured code on this platform can derive, for data at rest.
     ///
     /// # Errors
