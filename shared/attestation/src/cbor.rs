@@ -47,6 +47,11 @@ impl Writer {
         self.head(0, value)
     }
 
+    /// The number `-1 - value`.
+    pub(crate) fn negative(self, value: u64) -> Self {
+        self.head(1, value)
+    }
+
     pub(crate) fn bytes(self, value: &[u8]) -> Self {
         let mut this = self.head(2, value.len() as u64);
         this.0.extend_from_slice(value);
@@ -176,6 +181,50 @@ impl<'b> Reader<'b> {
             Ok(())
         } else {
             Err(self.wrong())
+        }
+    }
+}
+
+/// Deepest nesting that [`read_value`] follows.
+const DEPTH_MAX: u8 = 8;
+
+/// Reads what [`write_value`] writes, one item and nothing behind it. Re-encode and compare to
+/// refuse other encodings of the same.
+pub(crate) fn read_value(what: &'static str, bytes: &[u8]) -> Result<serde_json::Value, CborError> {
+    let mut reader = Reader::new(what, bytes);
+    let value = reader.value(DEPTH_MAX)?;
+    if reader.decoder.position() == bytes.len() {
+        Ok(value)
+    } else {
+        Err(CborError::NotCanonical { what })
+    }
+}
+
+impl Reader<'_> {
+    fn value(&mut self, depth: u8) -> Result<serde_json::Value, CborError> {
+        use minicbor::data::Type;
+        let depth = depth.checked_sub(1).ok_or_else(|| self.wrong())?;
+        let kind = self.decoder.datatype();
+        match self.shape(kind)? {
+            Type::Bool => self.bool().map(Into::into),
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 => self.uint().map(Into::into),
+            Type::String => self.text().map(Into::into),
+            Type::Array => {
+                let len = self.any_array()?;
+                let items = (0..len).map(|_| self.value(depth));
+                items.collect::<Result<Vec<_>, _>>().map(Into::into)
+            }
+            Type::Map => {
+                let len = self.decoder.map();
+                let len = self.shape(len)?.ok_or_else(|| self.wrong())?;
+                let members = (0..len).map(|_| {
+                    let name = self.text()?.to_owned();
+                    Ok((name, self.value(depth)?))
+                });
+                let members = members.collect::<Result<serde_json::Map<_, _>, _>>()?;
+                Ok(members.into())
+            }
+            _ => Err(self.wrong()),
         }
     }
 }

@@ -216,6 +216,8 @@ pub enum CollectError {
     Unexpected { what: &'static str },
     #[error("the TEE is busy")]
     Busy,
+    #[error("finding the vendor's endorsements of this platform")]
+    Endorsements(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The side that proves itself. It takes typed binders only, never bytes to sign, so that no
@@ -232,6 +234,16 @@ pub trait Attester: Send + Sync + fmt::Debug {
     /// What the host put beside the newest evidence (SEV-SNP: the certificate table), if anything.
     fn host_endorsements(&self) -> Endorsements {
         Endorsements::None
+    }
+
+    /// What the vendor says about the platform that `evidence` is of, for peers to judge it by.
+    /// Blocks: up to seconds if it has to be fetched. The default goes no further than the host.
+    ///
+    /// # Errors
+    /// [`CollectError`] if there are none to be found, so that no peer could accept the evidence.
+    fn endorsements(&self, evidence: &Evidence) -> Result<Endorsements, CollectError> {
+        let _newest = evidence;
+        Ok(self.host_endorsements())
     }
 
     /// The key that only this measured code on this platform can derive, for data at rest.

@@ -6,6 +6,7 @@
 //! | what evidence is about | [`binder`] |
 //! | what a TEE measures, and the configuration measured with it | [`measurements`], [`measured`] |
 //! | E_S and E_K | [`identity`] |
+//! | reference values that somebody else signed | [`reference`] |
 //! | which evidence is accepted, and the witness that it was | [`policy`], [`appraisal`] |
 //! | the TLS channel, and the gate in front of its first byte | [`ratls`], [`gate`] |
 //!
@@ -30,6 +31,7 @@ pub mod measured;
 pub mod measurements;
 pub mod policy;
 pub mod ratls;
+pub mod reference;
 pub mod scorecard;
 pub mod tee;
 #[cfg(any(test, feature = "testing"))]
@@ -54,4 +56,5 @@ pub use ratls::{
     ClientIdentity, Established, PrincipalIdentity, RatlsError, RatlsIdentity, client_config,
     server_config,
 };
+pub use reference::{ReferenceError, ReferenceValues};
 pub use scorecard::{Check, CheckName, Failed, Scorecard, Status};

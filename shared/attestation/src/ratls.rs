@@ -23,7 +23,7 @@ use rustls::{CipherSuite, ClientConfig, ServerConfig};
 
 use crate::binder::{Binder, SpkiHash};
 use crate::certificate::{EVIDENCE_OID, write_extension};
-use crate::evidence::{Attester, CollectError, Endorsements, Evidence};
+use crate::evidence::{Attester, CollectError, Endorsements};
 use crate::measured::MeasuredConfig;
 pub use established::{EstablishError, Established};
 use peer_verifier::{Expect, PeerVerifier};
@@ -44,6 +44,8 @@ pub enum RatlsError {
     Certificate(#[source] rcgen::Error),
     #[error("collecting evidence for the certificate")]
     Collect(#[source] CollectError),
+    #[error("finding endorsements of this platform")]
+    Endorsements(#[source] CollectError),
     #[error("configuring TLS")]
     Tls(#[source] rustls::Error),
 }
@@ -54,7 +56,6 @@ pub struct RatlsIdentity {
     key: Arc<CertifiedKey>,
     spki: SpkiHash,
     attester: Arc<dyn Attester>,
-    evidence: Evidence,
     endorsements: Endorsements,
     config: MeasuredConfig,
 }
@@ -81,6 +82,9 @@ impl RatlsIdentity {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(RatlsError::Key)?;
         let binder = Binder::certificate(&spki_der(&key));
         let evidence = attester.collect(&binder).map_err(RatlsError::Collect)?;
+        let endorsements = attester
+            .endorsements(&evidence)
+            .map_err(RatlsError::Endorsements)?;
         let spki = SpkiHash::of(&spki_der(&key));
         let extension =
             CustomExtension::from_oid_content(EVIDENCE_OID, write_extension(&evidence, &spki));
@@ -89,25 +93,9 @@ impl RatlsIdentity {
             key,
             spki,
             attester,
-            evidence,
-            endorsements: Endorsements::None,
+            endorsements,
             config,
         })
-    }
-
-    /// The same identity, which gives its peers these endorsements with its evidence.
-    #[must_use]
-    pub fn with_endorsements(self, endorsements: Endorsements) -> Self {
-        Self {
-            endorsements,
-            ..self
-        }
-    }
-
-    /// The evidence in the certificate: what endorsements are to be found for.
-    #[must_use]
-    pub const fn evidence(&self) -> &Evidence {
-        &self.evidence
     }
 
     /// The certificate, DER. Those of SGX and TDX are of the CCC's format: see [`crate::tee::ccc`].

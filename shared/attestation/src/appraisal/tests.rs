@@ -5,6 +5,7 @@ use protocol::measured::KeyserviceMeasured;
 use super::*;
 use crate::binder::Role;
 use crate::evidence::{Malformed, Said, Verifier};
+use crate::facts::Facts;
 use crate::measurements::{SgxMeasurements, SimulatedMeasurements};
 
 fn config() -> MeasuredConfig {

@@ -23,7 +23,7 @@ pub struct SgxProduct {
 #[serde(deny_unknown_fields, default)]
 pub struct ReferenceMeasurements {
     pub mrenclave: Option<Vec<Hex<32>>>,
-    /// Accepted beside `mrenclave`: either suffices if both are given.
+    /// Must hold beside `mrenclave` if both are given.
     pub sgx_products: Option<Vec<SgxProduct>>,
     pub mrtd: Option<Vec<Hex<48>>>,
     pub rtmr0: Option<Vec<Hex<48>>>,
@@ -38,7 +38,46 @@ pub struct ReferenceMeasurements {
 
 type Expected<'a> = Vec<(&'static str, &'a [Hex<48>], Hex<48>)>;
 
+fn both<T: Clone + PartialEq>(own: &Option<Vec<T>>, other: &Option<Vec<T>>) -> Option<Vec<T>> {
+    match (own, other) {
+        (Some(own), Some(other)) => {
+            let both = own.iter().filter(|value| other.contains(value));
+            Some(both.cloned().collect())
+        }
+        (Some(one), None) | (None, Some(one)) => Some(one.clone()),
+        (None, None) => None,
+    }
+}
+
 impl ReferenceMeasurements {
+    /// What both accept. Destructured without `..`: a new register does not compile until it is
+    /// narrowed, too.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let Self {
+            mrenclave,
+            sgx_products,
+            mrtd,
+            rtmr0,
+            rtmr1,
+            rtmr2,
+            rtmr3,
+            snp,
+            pcr0,
+        } = self;
+        Self {
+            mrenclave: both(mrenclave, &other.mrenclave),
+            sgx_products: both(sgx_products, &other.sgx_products),
+            mrtd: both(mrtd, &other.mrtd),
+            rtmr0: both(rtmr0, &other.rtmr0),
+            rtmr1: both(rtmr1, &other.rtmr1),
+            rtmr2: both(rtmr2, &other.rtmr2),
+            rtmr3: both(rtmr3, &other.rtmr3),
+            snp: both(snp, &other.snp),
+            pcr0: both(pcr0, &other.pcr0),
+        }
+    }
+
     /// Puts the check on the card.
     pub(crate) fn judge(&self, claims: &Claims, card: &mut Scorecard) {
         match claims.measurements() {
@@ -83,16 +122,21 @@ impl ReferenceMeasurements {
             card.note(CheckName::Measurement, Status::Unchecked, got);
             return;
         }
-        let enclaves = enclaves.unwrap_or_default();
-        let products = products.unwrap_or_default();
         let product = |product: &SgxProduct| {
             product.mrsigner.0 == sgx.mrsigner
                 && product.isv_prod_id == sgx.isv_prod_id
                 && svn >= product.minimum_isv_svn.into()
         };
-        let ok = enclaves.contains(&Hex(sgx.mrenclave)) || products.iter().any(product);
-        let expected = format!("MRENCLAVE in {enclaves:?} or signer in {products:?}");
-        card.record(CheckName::Measurement, ok, expected, got);
+        if let Some(enclaves) = enclaves {
+            let ok = enclaves.contains(&Hex(sgx.mrenclave));
+            let expected = format!("MRENCLAVE in {enclaves:?}");
+            card.record(CheckName::Measurement, ok, expected, got.clone());
+        }
+        if let Some(products) = products {
+            let ok = products.iter().any(product);
+            let expected = format!("signed as one of {products:?}");
+            card.record(CheckName::Measurement, ok, expected, got);
+        }
     }
 
     fn judge_tdx(&self, tdx: &TdxMeasurements, claims: &Claims, card: &mut Scorecard) {

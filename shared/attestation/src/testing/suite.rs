@@ -113,6 +113,9 @@ impl Pair {
 
     fn states_what_it_was_asked(&self) {
         let tee = self.attester.tee();
+        let evidence = self.collect(&Binder::certificate(b"key"));
+        let endorsements = self.attester.endorsements(&evidence).unwrap();
+        assert_eq!(endorsements, self.endorsements);
         assert_eq!(self.verifier.tee(), tee);
         let binders = [
             Binder::certificate(b"key"),
