@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use attestation::VerifierSet;
-
-/// No TEE's verifier is in this build yet: every KeyService is refused, and by name.
+/// Verifiers of real TEEs only: a simulated KeyService is refused, and by name.
 #[tokio::main]
 async fn main() -> ExitCode {
     let code = cli::run(std::env::args_os(), &|_profile| {
-        Ok(VerifierSet::new(Vec::new()))
+        Ok(attestation::tee::real_verifiers())
     })
     .await;
     ExitCode::from(code)

@@ -134,7 +134,7 @@ message! {
     /// What the owner demands of an instance beyond its enclave id.
     GrantTerms {
         /// An appraisal policy, as TOML; without one, KeyService's own decides.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         policy: Option<PolicyText>, }
 }
 impl GrantTerms {

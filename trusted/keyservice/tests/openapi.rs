@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use keyservice::routes::{Access, EVERYWHERE, ROUTES, RouteSpec, parameter};
 use protocol::keyservice::{
-    Grant, GrantList, LogPage, ModelList, ModelRecord, RegisterModel, RegisterRequestKey, Release,
-    ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
+    Grant, GrantList, GrantTerms, LogPage, ModelList, ModelRecord, RegisterModel,
+    RegisterRequestKey, Release, ReleaseRequest, RequestKeyList, RequestKeyRecord, Revoked, Status,
 };
 use protocol::{ErrorCode, WireError};
 use schemars::SchemaGenerator;
@@ -38,6 +38,7 @@ fn schemas() -> Map<String, Value> {
         Revoked,
         RegisterRequestKey,
         RequestKeyRecord,
+        GrantTerms,
         RequestKeyList,
         ReleaseRequest,
         Release,
@@ -72,6 +73,11 @@ const IDS: &[(&str, &str, &str)] = &[
         "E_S of a SeMIRT or E_K of a KeyService.",
     ),
     ("Digest", "^[0-9a-f]{64}$", "SHA-256."),
+    (
+        "PolicyHash",
+        "^[0-9a-f]{96}$",
+        "SHA-384 of an appraisal policy in its canonical form.",
+    ),
     ("LeaseId", "^[0-9a-f]{32}$", "Names one lease."),
     (
         "WireKey",

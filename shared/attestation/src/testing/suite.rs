@@ -303,10 +303,8 @@ impl Pair {
 
     fn passes_the_gate_in_both_roles(&self) {
         let tee = self.attester.tee();
-        let generate = |config| {
-            let identity = RatlsIdentity::generate(Arc::clone(&self.attester), config).unwrap();
-            Arc::new(identity.with_endorsements(self.endorsements.clone()))
-        };
+        let generate =
+            |config| Arc::new(RatlsIdentity::generate(Arc::clone(&self.attester), config).unwrap());
         let config = keyservice_config(60);
         let measurements = self
             .verify(&self.collect(&Binder::certificate(b"key")))
