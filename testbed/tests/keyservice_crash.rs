@@ -171,6 +171,7 @@ impl Writer {
                 let body = RegisterRequestKey {
                     owner: self.key.principal(),
                     key,
+                    policy: None,
                 };
                 let model = self.other_model(n);
                 client
