@@ -83,7 +83,7 @@ impl SnpVerifier {
         card.note(
             CheckName::Revocation,
             Status::Unchecked,
-            "AMD revokes issuers only, and no revocation list comes with the endorsements",
+            "no revocation list came with the endorsements",
         );
         signing_key(&vek, &report, card)?;
         signature(&vek, &report, body, card)?;
