@@ -1,6 +1,8 @@
-//! Measures packing policies in virtual time, with the very policy code that FnPacker runs.
+//! Measures packing policies in virtual time, with the very policy code that FnPacker runs; and
+//! what it costs to verify evidence.
 
 pub mod costs;
+pub mod evidence;
 pub mod policy;
 pub mod random;
 pub mod report;

@@ -1,10 +1,12 @@
-//! `bench simulate`: packing policies against each other, in virtual time.
+//! `bench simulate`: packing policies against each other, in virtual time. `bench evidence`: what
+//! it costs to verify evidence.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bench::costs::{CostModel, Regime};
+use bench::evidence::{self, Cost, Report};
 use bench::policy::PolicySpec;
 use bench::report::Figures;
 use bench::simulation::{Machine, Simulation};
@@ -13,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// Measures packing policies.
+/// Measures packing policies, and the verification of evidence.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Cli {
@@ -25,6 +27,21 @@ struct Cli {
 enum Command {
     /// Plays workloads against policies in virtual time, with FnPacker's own policy code.
     Simulate(Simulate),
+    /// Verifies evidence of every TEE many times: one process, one core.
+    Evidence(Evidence),
+}
+
+#[derive(Debug, Args)]
+struct Evidence {
+    /// Write JSON to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Verifications of each piece.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// The folder of captured evidence; without it, evidence that is made here is all.
+    #[arg(long, env = "SESEMI_SHARED", value_name = "FOLDER")]
+    shared: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -74,16 +91,74 @@ struct PolicyOutcome {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Cli {
-        command: Command::Simulate(args),
-    } = Cli::parse();
-    let outcome = simulate(&args)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&outcome)?
-    } else {
-        tables(&outcome)
+    let text = match Cli::parse().command {
+        Command::Simulate(args) => {
+            let outcome = simulate(&args)?;
+            if args.json {
+                serde_json::to_string_pretty(&outcome)?
+            } else {
+                tables(&outcome)
+            }
+        }
+        Command::Evidence(args) => {
+            let report = evidence::measure(args.rounds as usize, args.shared.as_deref());
+            if let Some(path) = &args.json {
+                std::fs::write(path, serde_json::to_string_pretty(&report)?)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            evidence_tables(&report)
+        }
     };
     writeln!(std::io::stdout(), "{text}").context("cannot print")
+}
+
+fn evidence_tables(report: &Report) -> String {
+    let mut singles = Table::new();
+    singles
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["one signature", "median ms", "p99"]);
+    for single in &report.signatures {
+        let Cost { median_ms, p99_ms } = single.cost;
+        singles.add_row([
+            single.name.to_owned(),
+            format!("{median_ms:.3}"),
+            format!("{p99_ms:.3}"),
+        ]);
+    }
+    let mut cases = Table::new();
+    cases.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
+        "evidence",
+        "median ms",
+        "p99",
+        "goal",
+        "floor",
+        "ratio",
+        "dcap-qvl",
+        "p99",
+    ]);
+    for case in &report.cases {
+        let peer = |figure: fn(&Cost) -> f64| {
+            let figure = case.peer.as_ref().map(figure);
+            figure.map_or("-".to_owned(), |ms| format!("{ms:.3}"))
+        };
+        let goal = case.cost.median_ms <= report.goal_ms;
+        cases.add_row([
+            case.name.clone(),
+            format!("{:.3}", case.cost.median_ms),
+            format!("{:.3}", case.cost.p99_ms),
+            format!("{} {}", report.goal_ms, if goal { "met" } else { "MISSED" }),
+            format!("{:.3}", case.floor_ms),
+            format!("{:.2}", case.ratio),
+            peer(|cost| cost.median_ms),
+            peer(|cost| cost.p99_ms),
+        ]);
+    }
+    for table in [&mut singles, &mut cases] {
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{singles}\n\n{} rounds\n{cases}", report.rounds)
 }
 
 fn simulate(args: &Simulate) -> anyhow::Result<Outcome> {

@@ -75,7 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("bench", &["fnpacker", "protocol", "service"]),
+    ("bench", &["attestation", "fnpacker", "protocol", "service"]),
 ];
 
 /// Libraries that can encrypt, decrypt, verify evidence or run a model.

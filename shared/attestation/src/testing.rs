@@ -11,6 +11,7 @@
 
 pub mod azure;
 pub mod dcap;
+pub mod genuine;
 pub mod nitro;
 pub mod nvidia;
 pub mod p384;
