@@ -48,12 +48,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("inference", &["protocol"]),
     (
         "keyservice",
-        &["attestation", "crypto", "protocol", "service", "transport"],
+        &[
+            "attestation",
+            "attesters",
+            "crypto",
+            "protocol",
+            "service",
+            "transport",
+        ],
     ),
     (
         "semirt",
         &[
             "attestation",
+            "attesters",
             "crypto",
             "inference",
             "protocol",

@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use attestation::Attester;
+use attestation::tee::real_verifiers;
 use clap::Parser;
-use keyservice::Config;
-use service::ErrorChain;
+use keyservice::{Config, RunError};
+use service::{ConfigError, ErrorChain, SharedClock, Shutdown, SystemClock};
 
 /// The attested key broker: releases model and request keys only to attested instances that owner
 /// and user allowed.
 ///
-/// Exit codes: 0 stopped in order, 1 wrong usage or configuration, 3 no TEE.
+/// Exit codes: 0 stopped in order, 1 wrong usage or configuration, 2 stopped by a failure, 3 no TEE.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,21 +29,56 @@ struct Arguments {
     log_json: bool,
 }
 
-/// No TEE in which to run.
-const NO_TEE: u8 = 3;
+/// Why KeyService is not running.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("load the configuration")]
+    Config(#[from] ConfigError),
+    #[error("keyservice runs only where it can attest itself; for development use sesemi-dev")]
+    NoTee(#[from] attesters::DetectError),
+    #[error("start keyservice")]
+    Run(#[from] RunError),
+    #[error("use the operating system")]
+    System(#[from] std::io::Error),
+}
+
+impl Stopped {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 1,
+            Self::Run(_) | Self::System(_) => 2,
+            Self::NoTee(_) => 3,
+        }
+    }
+}
+
+/// How long a stop waits for calls under way.
+const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     service::init_logging(&arguments.log, arguments.log_json);
-    if let Err(error) = service::load_config::<Config>(&arguments.config) {
-        tracing::error!(error = %ErrorChain(&error), "keyservice does not start");
-        return ExitCode::FAILURE;
+    match serve(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stopped) => {
+            tracing::error!(error = %ErrorChain(&stopped), "keyservice does not run");
+            ExitCode::from(stopped.code())
+        }
     }
-    // SECURITY: this binary has no simulated TEE to fall back to. It links no attester yet, so on
-    // every machine the answer is the same.
-    tracing::error!(
-        "no trusted execution environment was found: keyservice runs only where it can attest \
-         itself and seal its state; for development use sesemi-dev"
-    );
-    ExitCode::from(NO_TEE)
+}
+
+fn serve(arguments: &Arguments) -> Result<(), Stopped> {
+    let config: Config = service::load_config(&arguments.config)?;
+    // SECURITY: this binary has no simulated TEE to fall back to.
+    let attester: Arc<dyn Attester> = attesters::detect()?;
+    tracing::info!(tee = %attester.tee(), "found the TEE that this process runs in");
+    let clock: SharedClock = Arc::new(SystemClock::default());
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        keyservice::run(&config, attester, real_verifiers(), clock, &shutdown).await?;
+        shutdown.on_signals().await?;
+        shutdown.wait(GRACE).await;
+        Ok(())
+    })
 }

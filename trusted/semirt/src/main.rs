@@ -1,56 +1,82 @@
 //! The production SeMIRT: finds the TEE that it runs in, and refuses to run without one.
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use attestation::tee::real_verifiers;
 use clap::Parser as _;
-use semirt::Args;
-use service::ErrorChain;
+use protocol::id::{InstanceId, ParseIdError};
+use semirt::args::ArgsError;
+use semirt::{Args, Config, Place, StartError, Trust};
+use service::{ErrorChain, SharedClock, Shutdown, SystemClock};
 
-/// The configuration or the command line is wrong.
-const EXIT_USAGE: u8 = 1;
-/// There is no TEE to run in.
-const EXIT_NO_TEE: u8 = 3;
+/// Why an instance is not running.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("read the configuration")]
+    Config(#[from] ArgsError),
+    #[error("to try SeSeMI without a TEE, use `sesemi-dev`")]
+    NoTee(#[from] attesters::DetectError),
+    #[error("start")]
+    Start(#[from] StartError),
+    #[error("use the operating system")]
+    System(#[from] io::Error),
+    #[error("name this instance")]
+    Instance(#[from] ParseIdError),
+    #[error("requests were still running when the grace period ended")]
+    Unfinished,
+}
 
-/// Devices through which a TEE gives evidence, by kernel interface.
-const DEVICES: [(&str, &str); 5] = [
-    ("/dev/sgx_enclave", "Intel SGX"),
-    ("/dev/attestation", "Intel SGX (Gramine)"),
-    ("/dev/tdx_guest", "Intel TDX"),
-    ("/dev/sev-guest", "AMD SEV-SNP"),
-    ("/dev/nsm", "AWS Nitro Enclaves"),
-];
+impl Stopped {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 1,
+            Self::Start(_) | Self::System(_) | Self::Instance(_) | Self::Unfinished => 2,
+            Self::NoTee(_) => 3,
+        }
+    }
+}
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match args.configuration() {
-        Ok(_) => stop(EXIT_NO_TEE, &no_tee()),
-        Err(error) => stop(EXIT_USAGE, &ErrorChain(&error).to_string()),
+    match serve(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stopped) => {
+            // When stderr is closed there is nobody to tell; the exit code still does.
+            writeln!(io::stderr(), "semirt: {}", ErrorChain(&stopped)).ok();
+            ExitCode::from(stopped.code())
+        }
     }
 }
 
-/// SECURITY: there is no fallback. Outside of a TEE this process would only pretend.
-fn no_tee() -> String {
-    let found: Vec<_> = DEVICES
-        .iter()
-        .filter(|(path, _)| Path::new(path).exists())
-        .map(|(_, tee)| *tee)
-        .collect();
-    if found.is_empty() {
-        "no trusted execution environment found: it runs in SGX, TDX, SEV-SNP or Nitro Enclaves \
-         only; to try SeSeMI without one, use `sesemi-dev`"
-            .into()
+fn serve(args: &Args) -> Result<(), Stopped> {
+    let config = args.configuration()?;
+    // SECURITY: there is no fallback. Outside of a TEE this process would only pretend.
+    let attester = attesters::detect()?;
+    service::init_logging(&args.log, false);
+    let trust = Trust {
+        attester,
+        verifiers: real_verifiers(),
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(run(config, trust, args.port))
+}
+
+async fn run(config: Config, trust: Trust, port: u16) -> Result<(), Stopped> {
+    let clock: SharedClock = Arc::new(SystemClock::default());
+    // Unauthenticated, for routing only; unique among the sandboxes of one start is enough.
+    let instance: InstanceId =
+        format!("semirt-{}-{}", clock.now().as_millis(), std::process::id()).parse()?;
+    let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let shutdown = Shutdown::new();
+    let place = Place { listen, instance };
+    let running = semirt::run(config, trust, place, clock, shutdown.clone()).await?;
+    shutdown.on_signals().await?;
+    if running.finished().await {
+        Ok(())
     } else {
-        format!(
-            "found {}, for which this version has no attester yet",
-            found.join(", ")
-        )
+        Err(Stopped::Unfinished)
     }
-}
-
-fn stop(code: u8, why: &str) -> ExitCode {
-    // When stderr is closed there is nobody to tell; the exit code still does.
-    writeln!(io::stderr(), "semirt: {why}").ok();
-    ExitCode::from(code)
 }

@@ -16,7 +16,11 @@ fn pair() -> (Arc<FakeNsm>, NitroAttester) {
 }
 
 fn channel() -> Binder {
-    let config = MeasuredConfig::keyservice(&KeyserviceMeasured { lease_ttl_s: 60 }).unwrap();
+    let config = MeasuredConfig::keyservice(
+        &KeyserviceMeasured { lease_ttl_s: 60 },
+        &attestation::AppraisalPolicy::default(),
+    )
+    .unwrap();
     Binder::channel(ChannelBinder {
         role: Role::Keyservice,
         exporter: [1; 32],
