@@ -29,6 +29,7 @@ pub mod gate;
 pub mod identity;
 pub mod measured;
 pub mod measurements;
+pub mod platform;
 pub mod policy;
 pub mod ratls;
 pub mod reference;

@@ -73,6 +73,18 @@ pub fn endorsements_in(body: &[u8]) -> Option<Vec<u8>> {
     Document::parse(body, Tee::AzSnp).ok()?.vek
 }
 
+/// The hardware's part of evidence: a report of SEV-SNP, or a TD's quote.
+pub(crate) fn hardware_evidence(body: &[u8], tee: Tee) -> Result<Vec<u8>, Malformed> {
+    let document = Document::parse(body, tee)?;
+    match tee {
+        Tee::AzSnp => {
+            let hcl = HclReport::parse(&document.hcl_report, Hardware::Snp)?;
+            Ok(hcl.hardware.to_vec())
+        }
+        _ => td_quote(&document).map(<[u8]>::to_vec),
+    }
+}
+
 /// The parts of evidence that both kinds of machine have.
 struct Parts<'a> {
     hcl: HclReport<'a>,

@@ -23,6 +23,7 @@ mod backend;
 mod collateral;
 mod judge;
 mod pem;
+mod platform;
 mod quote;
 mod rfc3339;
 mod verdict;
@@ -46,6 +47,7 @@ use crate::measurements::Measurements;
 use crate::scorecard::{CheckName, Failed, Scorecard};
 
 pub(crate) use self::judge::judge;
+pub(crate) use self::platform::{currency, platform};
 
 /// "Intel SGX Root CA", of TDX too; valid until 2049. SHA-256 in the test of that name; published
 /// at <https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer>.

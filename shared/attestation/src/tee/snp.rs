@@ -23,8 +23,9 @@ use self::vek::{Vek, Whose};
 use crate::evidence::{
     Claims, Endorsements, Evidence, Malformed, Said, Subject, TcbStatus, Tee, Verifier,
 };
-use crate::facts::{Facts, SnpFacts, SnpSigningKey};
+use crate::facts::{Facts, SnpFacts, SnpProduct, SnpSigningKey};
 use crate::measurements::{Measurements, SnpMeasurements};
+use crate::platform::Platform;
 use crate::scorecard::{CheckName, Failed, Scorecard, Status};
 
 /// Verifies reports against roots.
@@ -40,6 +41,33 @@ pub(crate) struct Genuine {
     pub(crate) report_data: [u8; 64],
     pub(crate) svn: u32,
     pub(crate) facts: SnpFacts,
+}
+
+/// Which chip a report is of, unverified.
+pub(crate) fn platform(body: &[u8]) -> Result<Platform, Malformed> {
+    let report = Report::parse(body)?;
+    let key = match (report.key_info >> 2) & 0b111 {
+        0 => SnpSigningKey::Vcek,
+        1 => SnpSigningKey::Vlek,
+        _ => {
+            return Err(Malformed {
+                field: "signing key",
+            });
+        }
+    };
+    let product = match report.cpuid {
+        None => None,
+        Some((family, model)) => Some(product::processor(family, model).ok_or(Malformed {
+            field: "family and model of the processor",
+        })?),
+    };
+    Ok(Platform::Amd {
+        product,
+        key,
+        chip_id: report.chip_id,
+        // Reports of version 2 are of Milan or Genoa, which share a layout.
+        tcb: tcb(product.unwrap_or(SnpProduct::Milan), report.reported_tcb),
+    })
 }
 
 impl SnpVerifier {

@@ -47,6 +47,9 @@ pub(super) struct Judgement {
     pub(super) id: String,
     issue_date: String,
     next_update: String,
+    /// Edition of Intel's data.
+    #[serde(default)]
+    pub(super) tcb_evaluation_data_number: u32,
     /// TCB info only, hexadecimal.
     #[serde(default)]
     pub(super) fmspc: String,

@@ -58,6 +58,13 @@ pub(super) const fn has_processor(product: SnpProduct, family: u8, model: u8) ->
     }
 }
 
+/// The product line of a processor, by CPUID family and model.
+pub(super) fn processor(family: u8, model: u8) -> Option<SnpProduct> {
+    [SnpProduct::Milan, SnpProduct::Genoa, SnpProduct::Turin]
+        .into_iter()
+        .find(|product| has_processor(*product, family, model))
+}
+
 /// Whether the `productName` of a VEK is of the product line: `Milan`, or `Milan-B0`.
 pub(super) fn has_name(product: SnpProduct, name: &[u8]) -> bool {
     match name.strip_prefix(line(product).as_bytes()) {
