@@ -5,6 +5,7 @@ use rustls::pki_types::CertificateDer;
 use crate::certificate::read_peer;
 use crate::gate::frame::Frame;
 use crate::measured::MeasuredConfig;
+use crate::tee::ccc::ForeignCertificate;
 
 /// Reads `bytes` as the body of a gate frame; whether it is one.
 #[must_use]
@@ -16,6 +17,12 @@ pub fn frame(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn certificate(bytes: &[u8]) -> bool {
     read_peer(&[CertificateDer::from(bytes)]).is_ok()
+}
+
+/// Reads `bytes` as an RA-TLS certificate of somebody else; whether it is one.
+#[must_use]
+pub fn foreign_certificate(bytes: &[u8]) -> bool {
+    ForeignCertificate::parse(bytes).is_ok()
 }
 
 /// Reads `bytes` as a measured configuration; what is one has no other encoding.

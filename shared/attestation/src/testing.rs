@@ -162,10 +162,11 @@ mod tests {
         for report in [dcap::FakeReport::sgx(0x11), dcap::FakeReport::td(0x22)] {
             let tee = report.tee();
             let intel = dcap::FakeIntel::new();
+            let attester = intel.attester(report, NOW);
             attester_suite(&Pair {
-                attester: intel.attester(report),
+                endorsements: attester.host_endorsements(),
+                attester,
                 verifier: Arc::new(intel.verifier(tee)),
-                endorsements: intel.endorsements(tee, NOW),
                 now: Duration::from_secs(NOW),
             });
         }

@@ -174,6 +174,7 @@ impl FakePlatform {
 struct FakeAttester {
     platform: FakePlatform,
     report: FakeReport,
+    endorsements: Endorsements,
 }
 
 impl Attester for FakeAttester {
@@ -188,6 +189,10 @@ impl Attester for FakeAttester {
         })
     }
 
+    fn host_endorsements(&self) -> Endorsements {
+        self.endorsements.clone()
+    }
+
     fn sealing_key(&self) -> Result<SealingKey, CollectError> {
         let code = format!("{:?}", self.report);
         let key = digest::digest(&digest::SHA256, code.as_bytes());
@@ -198,11 +203,15 @@ impl Attester for FakeAttester {
 }
 
 impl FakeIntel {
-    /// An attester on a new machine.
+    /// An attester on a new machine, with collateral issued a day before `now` (seconds since the
+    /// UNIX epoch).
     #[must_use]
-    pub fn attester(&self, report: FakeReport) -> Arc<dyn Attester> {
-        let platform = self.platform(&FakePck::default());
-        Arc::new(FakeAttester { platform, report })
+    pub fn attester(&self, report: FakeReport, now: u64) -> Arc<dyn Attester> {
+        Arc::new(FakeAttester {
+            platform: self.platform(&FakePck::default()),
+            endorsements: self.endorsements(report.tee(), now),
+            report,
+        })
     }
 }
 
