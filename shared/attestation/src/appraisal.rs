@@ -181,6 +181,7 @@ impl<'a> Appraisal<'a> {
         use CheckName::{CertificateEvidence, CertificateKey, CertificateTee};
         self.tee(CertificateTee, subject.evidence.tee)?;
         let verifier = self.verifier(CertificateEvidence, subject.evidence.tee)?;
+        let subject = &self.dated(subject);
         // The same checks are made of the channel's evidence, and those lines are that one's.
         let mut scratch = Scorecard::new(&[]);
         let verified = verifier.verify(subject, &mut scratch);
@@ -225,11 +226,16 @@ impl<'a> Appraisal<'a> {
         self.config(binder, config)?;
         self.tee(TeeAccepted, subject.evidence.tee)?;
         let verifier = self.verifier(EvidenceGenuine, subject.evidence.tee)?;
+        let subject = &self.dated(subject);
         let verified = verifier.verify(subject, &mut self.card);
         let card = self.card.clone();
         let claims = self.genuine(EvidenceGenuine, subject.evidence.tee, verified, &card)?;
         self.bound(ReportData, &claims, &Binder::Channel(binder.clone()))?;
         judge(&claims, &self.relying.policy, subject.now, &mut self.card);
+        self.relying
+            .verifiers
+            .memory()
+            .judge(&claims, &mut self.card);
         let hash = config.hash();
         let enclave = enclave_id(claims.measurements(), &hash);
         if let Some(CertificateClaims(measurements)) = certificate {
@@ -243,7 +249,20 @@ impl<'a> Appraisal<'a> {
         }
         judge_enclave(&enclave, &self.relying.policy, &mut self.card);
         // Whatever was recorded on the way counts, not only what was asked for last.
-        self.card.first_failure().map_or(Ok((claims, enclave)), Err)
+        if let Some(failed) = self.card.first_failure() {
+            return Err(failed);
+        }
+        self.relying.verifiers.memory().admit(&claims);
+        Ok((claims, enclave))
+    }
+
+    /// The host's clock, or the date of what the vendor signed if that is later.
+    fn dated<'s>(&self, subject: &Subject<'s>) -> Subject<'s> {
+        let floor = self.relying.verifiers.memory().time_floor();
+        Subject {
+            now: subject.now.max(floor),
+            ..*subject
+        }
     }
 
     fn config(&mut self, binder: &ChannelBinder, config: &MeasuredConfig) -> Result<(), Failed> {

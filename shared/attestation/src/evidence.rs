@@ -1,7 +1,7 @@
 //! Evidence, claims and the two traits that every TEE brings: attester and verifier (RFC 9334).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crypto::secret::SealingKey;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::binder::Binder;
 use crate::facts::Facts;
 use crate::measurements::Measurements;
+use crate::newest::Newest;
 use crate::scorecard::{Failed, Scorecard};
 
 /// Largest evidence body, in bytes. A frame of the gate also has to hold nonce and configuration.
@@ -281,18 +282,45 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 }
 
 /// The verifiers that a relying party has, at most one for each kind of TEE.
+/// Copies share what they remember of endorsements.
 #[derive(Debug, Clone, Default)]
-pub struct VerifierSet(Vec<Arc<dyn Verifier>>);
+pub struct VerifierSet {
+    verifiers: Vec<Arc<dyn Verifier>>,
+    newest: Arc<Mutex<Newest>>,
+}
 
 impl VerifierSet {
     /// Of two verifiers for one TEE, the first is used.
     #[must_use]
     pub fn new(verifiers: Vec<Arc<dyn Verifier>>) -> Self {
-        Self(verifiers)
+        Self {
+            verifiers,
+            newest: Arc::default(),
+        }
+    }
+
+    /// The same verifiers, which remember the endorsements of an earlier life.
+    #[must_use]
+    pub fn remembering(self, newest: Newest) -> Self {
+        Self {
+            newest: Arc::new(Mutex::new(newest)),
+            ..self
+        }
+    }
+
+    /// A copy of what is remembered of endorsements.
+    #[must_use]
+    pub fn newest(&self) -> Newest {
+        self.memory().clone()
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Newest> {
+        // Every change is one assignment: a panic elsewhere leaves nothing half done.
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn for_tee(&self, tee: Tee) -> Option<&dyn Verifier> {
-        self.0
+        self.verifiers
             .iter()
             .find(|verifier| verifier.tee() == tee)
             .map(AsRef::as_ref)
@@ -300,6 +328,6 @@ impl VerifierSet {
 
     /// The kinds of TEE whose evidence can be verified.
     pub fn tees(&self) -> impl Iterator<Item = Tee> + '_ {
-        self.0.iter().map(|verifier| verifier.tee())
+        self.verifiers.iter().map(|verifier| verifier.tee())
     }
 }

@@ -7,6 +7,7 @@
 //! | what a TEE measures, and the configuration measured with it | [`measurements`], [`measured`] |
 //! | E_S and E_K | [`identity`] |
 //! | reference values that somebody else signed | [`reference`] |
+//! | which endorsements are too old by now | [`newest`] |
 //! | which evidence is accepted, and the witness that it was | [`policy`], [`appraisal`] |
 //! | the TLS channel, and the gate in front of its first byte | [`ratls`], [`gate`] |
 //!
@@ -29,6 +30,7 @@ pub mod gate;
 pub mod identity;
 pub mod measured;
 pub mod measurements;
+pub mod newest;
 pub mod platform;
 pub mod policy;
 pub mod ratls;
@@ -52,6 +54,7 @@ pub use gate::{AttestedPeer, AttestedServer, ClientGate, GateError, ServerGate, 
 pub use identity::{OwnEnclaveError, enclave_id, own_enclave};
 pub use measured::{ConfigHash, Measured, MeasuredConfig};
 pub use measurements::Measurements;
+pub use newest::Newest;
 pub use policy::{Allowed, AppraisalPolicy};
 pub use ratls::{
     ClientIdentity, Established, PrincipalIdentity, RatlsError, RatlsIdentity, client_config,

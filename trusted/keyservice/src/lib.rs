@@ -7,6 +7,7 @@ pub mod broker;
 pub mod command;
 pub mod config;
 pub mod keeper;
+pub mod memory;
 pub mod metrics;
 pub mod routes;
 pub mod server;

@@ -21,12 +21,15 @@ use transport::Acceptor;
 
 use crate::config::Config;
 use crate::keeper::{Keeper, KeeperHandle, Settings, StartError};
+use crate::memory::{Memory, MemoryError};
 use crate::metrics::Metrics;
 
 /// A peer that has not passed TLS and the gate after this long is turned away.
 const GATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// TLS keys are made anew this often; docs promise at least daily.
 const IDENTITY_TTL: Duration = Duration::from_secs(12 * 3600);
+/// When that did not work, as it does not while endorsements cannot be had.
+const RENEW_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Pause after the listener failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,6 +46,8 @@ pub enum RunError {
     OwnEnclave(#[source] OwnEnclaveError),
     #[error("the state cannot be served")]
     State(#[from] StartError),
+    #[error("remember the newest endorsements")]
+    Memory(#[from] MemoryError),
     #[error("listen on {addr}")]
     Listen {
         addr: SocketAddr,
@@ -84,7 +89,12 @@ pub async fn run(
         (source, prepared)
     })
     .await?;
-    let (identity, sealing_key, enclave) = prepared?;
+    let Prepared {
+        identity,
+        for_vault,
+        for_memory,
+        enclave,
+    } = prepared?;
 
     let metrics = Metrics::default();
     let settings = Settings {
@@ -94,7 +104,7 @@ pub async fn run(
     };
     let (keeper, handle) = Keeper::start(
         &config.state_dir,
-        sealing_key,
+        for_vault,
         settings,
         Arc::clone(&clock),
         metrics.clone(),
@@ -106,8 +116,10 @@ pub async fn run(
     };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
+    let folder = config.state_dir.clone();
+    let memory = blocking(move || Memory::open(&folder, for_memory)).await??;
     let relying = RelyingParty {
-        verifiers: source.verifiers.clone(),
+        verifiers: source.verifiers.clone().remembering(memory.newest()),
         policy: config.policy.clone(),
     };
     let acceptor = Acceptor::new(Arc::new(identity), Arc::new(relying.clone()), GATE_TIMEOUT)
@@ -116,6 +128,7 @@ pub async fn run(
         listener,
         acceptor,
         source: Arc::new(source),
+        memory: Arc::new(memory),
         relying: Arc::new(relying),
         slots: Arc::new(Semaphore::new(
             config.connections.min(Semaphore::MAX_PERMITS),
@@ -149,18 +162,32 @@ struct IdentitySource {
     verifiers: VerifierSet,
 }
 
+/// What the TEE gave at the start. One key for each holder: keys cannot be copied.
+struct Prepared {
+    identity: RatlsIdentity,
+    for_vault: crypto::SealingKey,
+    for_memory: crypto::SealingKey,
+    enclave: EnclaveId,
+}
+
 impl IdentitySource {
     fn identity(&self) -> Result<RatlsIdentity, RunError> {
         RatlsIdentity::generate(Arc::clone(&self.attester), self.measured.clone())
             .map_err(RunError::Identity)
     }
 
-    fn prepare(&self) -> Result<(RatlsIdentity, crypto::SealingKey, EnclaveId), RunError> {
-        let sealing_key = self.attester.sealing_key().map_err(RunError::SealingKey)?;
+    fn prepare(&self) -> Result<Prepared, RunError> {
+        let sealing_key = || self.attester.sealing_key().map_err(RunError::SealingKey);
+        let (for_vault, for_memory) = (sealing_key()?, sealing_key()?);
         let identity = self.identity()?;
         let enclave = own_enclave(self.attester.as_ref(), &self.verifiers, &self.measured)
             .map_err(RunError::OwnEnclave)?;
-        Ok((identity, sealing_key, enclave))
+        Ok(Prepared {
+            identity,
+            for_vault,
+            for_memory,
+            enclave,
+        })
     }
 }
 
@@ -170,6 +197,7 @@ struct Server {
     listener: TcpListener,
     acceptor: Acceptor,
     source: Arc<IdentitySource>,
+    memory: Arc<Memory>,
     relying: Arc<RelyingParty>,
     slots: Arc<Semaphore>,
     handle: KeeperHandle,
@@ -207,12 +235,15 @@ impl Server {
                 }
             };
             if self.clock.monotonic() >= renew_at {
-                self.renew_identity().await;
-                renew_at = self.clock.monotonic() + IDENTITY_TTL;
+                let renewed = self.renew_identity().await;
+                let next = if renewed { IDENTITY_TTL } else { RENEW_AGAIN };
+                renew_at = self.clock.monotonic() + next;
             }
             let connection = connection::Connection {
                 acceptor: self.acceptor.clone(),
                 handle: self.handle.clone(),
+                relying: Arc::clone(&self.relying),
+                memory: Arc::clone(&self.memory),
                 metrics: self.metrics.clone(),
                 now: self.clock.now(),
                 token: self.shutdown.token(),
@@ -224,7 +255,8 @@ impl Server {
         }
     }
 
-    async fn renew_identity(&mut self) {
+    /// Whether it worked; if not, the identity from before goes on.
+    async fn renew_identity(&mut self) -> bool {
         let source = Arc::clone(&self.source);
         let renewed = blocking(move || source.identity())
             .await
@@ -234,9 +266,13 @@ impl Server {
                     .map_err(RunError::Identity)
             });
         match renewed {
-            Ok(acceptor) => self.acceptor = acceptor,
+            Ok(acceptor) => {
+                self.acceptor = acceptor;
+                true
+            }
             Err(error) => {
                 tracing::error!(error = %ErrorChain(&error), "the TLS identity is not renewed");
+                false
             }
         }
     }

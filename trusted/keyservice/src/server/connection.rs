@@ -1,7 +1,10 @@
 //! One attested connection: who is there is settled once, then calls come over HTTP/1.1.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
+
+use attestation::RelyingParty;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,6 +26,7 @@ use super::answers;
 use crate::broker::Caller;
 use crate::command::{Answer, Command};
 use crate::keeper::KeeperHandle;
+use crate::memory::{Memory, MemoryError};
 use crate::metrics::Metrics;
 use crate::routes;
 
@@ -42,6 +46,8 @@ pub(super) struct Connection {
     pub(super) acceptor: Acceptor,
     pub(super) handle: KeeperHandle,
     pub(super) metrics: Metrics,
+    pub(super) relying: Arc<RelyingParty>,
+    pub(super) memory: Arc<Memory>,
     /// Host time, for the verifiers.
     pub(super) now: Duration,
     pub(super) token: CancellationToken,
@@ -65,10 +71,22 @@ impl Connection {
                 return;
             }
         };
+        if let Err(error) = self.remember().await {
+            tracing::error!(error = %ErrorChain(&error), "a connection is refused");
+            return;
+        }
         let caller = Caller::from(&peer);
         self.metrics.connected();
         self.serve_calls(TokioIo::new(stream), caller).await;
         self.metrics.disconnected();
+    }
+
+    /// Before the first call: what was accepted once must count after a crash, too.
+    async fn remember(&self) -> Result<(), MemoryError> {
+        let (relying, memory) = (Arc::clone(&self.relying), Arc::clone(&self.memory));
+        let kept = tokio::task::spawn_blocking(move || memory.keep(|| relying.verifiers.newest()));
+        let kept = kept.await;
+        kept.unwrap_or(Err(MemoryError::Seal))
     }
 
     async fn serve_calls(&self, io: TokioIo<transport::ChannelStream>, caller: Caller) {
