@@ -495,7 +495,8 @@ fn our_own_certificates_are_of_this_format() {
     for report in [FakeReport::sgx(0x11), FakeReport::td(0x22)] {
         let tee = report.tee();
         let intel = FakeIntel::new();
-        let identity = RatlsIdentity::generate(intel.attester(report, NOW), config.clone()).unwrap();
+        let identity =
+            RatlsIdentity::generate(intel.attester(report, NOW), config.clone()).unwrap();
         let der = identity.certificate();
         assert!(ForeignCertificate::parse(der).is_ok());
         let relying = RelyingParty {
