@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use crate::certificate::read_peer;
 use crate::gate::frame::Frame;
 use crate::measured::MeasuredConfig;
-use crate::tee::ccc::ForeignCertificate;
+use crate::reference::ReferenceValues;
 
 /// Reads `bytes` as the body of a gate frame; whether it is one.
 #[must_use]
@@ -19,14 +19,20 @@ pub fn certificate(bytes: &[u8]) -> bool {
     read_peer(&[CertificateDer::from(bytes)]).is_ok()
 }
 
-/// Reads `bytes` as an RA-TLS certificate of somebody else; whether it is one.
-#[must_use]
-pub fn foreign_certificate(bytes: &[u8]) -> bool {
-    ForeignCertificate::parse(bytes).is_ok()
-}
-
 /// Reads `bytes` as a measured configuration; what is one has no other encoding.
 #[must_use]
 pub fn measured(bytes: &[u8]) -> bool {
     MeasuredConfig::from_bytes(bytes).is_ok_and(|config| config.as_bytes() == bytes)
+}
+
+/// Reads `bytes` as what is signed of a bundle of reference values. Nothing is known of a signer.
+#[must_use]
+pub fn reference_values(bytes: &[u8]) -> Option<ReferenceValues> {
+    ReferenceValues::read(bytes).ok()
+}
+
+/// The only bytes that [`reference_values`] reads these from.
+#[must_use]
+pub fn reference_payload(values: &ReferenceValues) -> Option<Vec<u8>> {
+    values.payload().ok()
 }

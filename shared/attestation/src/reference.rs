@@ -152,13 +152,13 @@ impl ReferenceValues {
         Ok(())
     }
 
-    fn payload(&self) -> Result<Vec<u8>, CborError> {
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, CborError> {
         let shape = CborError::Shape { what: WHAT };
         let value = serde_json::to_value(self).map_err(|_| shape.clone())?;
         Ok(write_value(Writer::new(), &value).ok_or(shape)?.done())
     }
 
-    fn read(payload: &[u8]) -> Result<Self, CborError> {
+    pub(crate) fn read(payload: &[u8]) -> Result<Self, CborError> {
         let value = read_value(WHAT, payload)?;
         let values: Self =
             serde_json::from_value(value).map_err(|_| CborError::Shape { what: WHAT })?;

@@ -10,6 +10,7 @@
 )]
 
 pub mod azure;
+pub mod ccc;
 pub mod dcap;
 pub mod genuine;
 pub mod nitro;
