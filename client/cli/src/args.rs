@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::ModelId;
 
+mod evidence;
 mod help;
 mod model;
 
+pub use evidence::{EvidenceArgs, EvidenceCommand, EvidenceKind, Hex};
 pub use model::{ModelCommand, PackArgs, PackOptions, PublishArgs, PushArgs, RegisterArgs};
 
 /// Encrypted inference on a platform that you do not trust.
@@ -78,6 +80,9 @@ pub enum Command {
     /// Check a part of the system before you trust it
     #[command(subcommand, after_help = help::VERIFY)]
     Verify(VerifyCommand),
+    /// Judge a piece of TEE evidence from a file, of any vendor
+    #[command(subcommand, after_help = help::EVIDENCE)]
+    Evidence(Box<EvidenceCommand>),
     /// Show KeyService's log of what concerns you
     #[command(after_help = help::AUDIT)]
     Audit(AuditArgs),

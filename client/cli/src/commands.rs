@@ -20,6 +20,7 @@ use crate::report::Report;
 
 mod audit;
 mod completions;
+pub mod evidence;
 mod grant;
 mod identity;
 mod infer;
@@ -63,6 +64,7 @@ pub async fn run(context: &Context<'_>, command: Command) -> Result<Report, Fail
         Command::Key(command) => key::run(context, command).await,
         Command::Infer(arguments) => infer::run(context, &arguments).await,
         Command::Verify(VerifyCommand::Keyservice) => verify::keyservice(context).await,
+        Command::Evidence(command) => evidence::run(&command),
         Command::Audit(arguments) => audit::run(context, &arguments).await,
         Command::Status => status::run(context).await,
         Command::Completions { shell } => Ok(completions::run(shell)),

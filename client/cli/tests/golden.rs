@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use attestation::VerifierSet;
+use attestation::{CheckName, VerifierSet};
 use clap::{CommandFactory as _, Parser as _};
 use cli::args::Arguments;
 
@@ -174,6 +174,7 @@ impl Desk {
         desk.write("notes.txt", "x");
         desk.write("model.onnx", "not a model");
         desk.write("model.package", "not a package");
+        desk.write("large.bin", &"x".repeat(200_000));
         desk
     }
 
@@ -192,6 +193,7 @@ impl Desk {
         let root = self.dir.path().display().to_string();
         arguments.extend(
             line.split_whitespace()
+                .map(|word| word.replace("@65", &"00".repeat(65)))
                 .map(|word| word.replace('@', &format!("{root}/")).into()),
         );
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -257,6 +259,42 @@ const BAD: &[(u8, &str)] = &[
     (
         2,
         "infer digits --input @good.json --input @good.json --profile @profile.toml",
+    ),
+    (1, "evidence verify --tee sgx"),
+    (1, "evidence verify --tee sev --evidence @notes.txt"),
+    (1, "evidence verify --tee sgx --evidence @missing.bin"),
+    (1, "evidence verify --tee sgx --evidence @large.bin"),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --nonce 0g",
+    ),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --report-data 123",
+    ),
+    (
+        1,
+        "evidence verify --tee snp --evidence @notes.txt --report-data @65",
+    ),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --allow-tcb-status Revoked",
+    ),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --at yesterday",
+    ),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --policy @typo.toml",
+    ),
+    (
+        1,
+        "evidence verify --tee sgx --evidence @notes.txt --measured-config @typo.toml",
+    ),
+    (
+        1,
+        "evidence explain --tee snp --evidence @notes.txt --ca @broken.pem",
     ),
     (2, "model pack @model.onnx"),
     (2, "model pack @missing.onnx --allow-unchecked"),
@@ -347,4 +385,60 @@ fn help_and_version_go_to_stdout_and_completions_exist_for_every_shell() {
         let (code, stdout, _) = desk.run(&format!("completions {shell}"));
         assert!(code == 0 && stdout.contains("keyservice"), "{shell}");
     }
+}
+
+/// What anybody could have written is rejected, and not a fault of the command line: for each
+/// kind, with and without `--json`, with the same exit code.
+#[test]
+fn malformed_evidence_is_rejected_and_says_at_which_check() {
+    let desk = Desk::new();
+    desk.write("empty", "");
+    for tee in [
+        "sgx", "tdx", "snp", "nitro", "az-snp", "az-tdx", "ratls", "nvidia",
+    ] {
+        for file in ["@notes.txt", "@empty", "@short.json"] {
+            for command in ["verify", "explain"] {
+                let line = format!("evidence {command} --tee {tee} --evidence {file}");
+                let (code, text, stderr) = desk.run(&line);
+                assert_eq!((code, stderr.as_str()), (2, ""), "{line}: {text}");
+                assert!(text.contains("evidence-format"), "{line}: {text}");
+                let (code, stdout, _) = desk.run(&format!("{line} --json"));
+                assert_eq!(code, 2, "{line}");
+                let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+                assert_eq!(json["verdict"], "reject");
+                assert_eq!(json["tee"], tee);
+                assert!(json["measurement"].is_null() && json["e_s"].is_null());
+                let checks = json["checks"].as_array().unwrap();
+                let failed = checks.iter().find(|check| check["status"] == "fail");
+                assert_eq!(failed.unwrap()["name"], "evidence-format", "{line}");
+            }
+        }
+    }
+}
+
+/// Evidence is judged from files alone: a wrong profile is nobody's business here.
+#[test]
+fn evidence_needs_no_profile() {
+    let desk = Desk::new();
+    let (code, _, stderr) =
+        desk.run("evidence verify --tee snp --evidence @notes.txt --profile @typo.toml");
+    assert_eq!((code, stderr.as_str()), (2, ""));
+}
+
+#[test]
+fn the_explanation_of_every_check() {
+    let mut text = String::new();
+    for name in CheckName::ALL {
+        let reason = cli::commands::evidence::reason(*name);
+        write!(
+            text,
+            "{} ({name})\n  why:     {}\n  change:  {}: {}\n\n",
+            name.id(),
+            reason.why,
+            reason.by.name(),
+            reason.change
+        )
+        .unwrap();
+    }
+    check("checks.txt", &text);
 }

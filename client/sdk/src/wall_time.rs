@@ -29,7 +29,9 @@ impl WallTime {
         })
     }
 
-    pub(crate) fn now(&self) -> Duration {
+    /// Time since the UNIX epoch.
+    #[must_use]
+    pub fn now(&self) -> Duration {
         (self.0)()
     }
 }

@@ -161,6 +161,51 @@ Examples:
   sesemi verify keyservice
   sesemi verify keyservice --json";
 
+pub(super) const EVIDENCE: &str = "\
+Examples:
+  sesemi evidence verify --tee snp --evidence report.bin --vek vcek.der --ca chain.pem
+  sesemi evidence explain --tee sgx --evidence quote.bin --collateral collateral.json";
+
+pub(super) const EVIDENCE_VERIFY: &str = "\
+Nothing is fetched: the vendors' roots are in this program, all else comes from the files. Needs no
+profile and no identity.
+
+Without --policy: any measurement; a platform that is up to date or needs hardening in software
+only; Intel platforms with several packages, cached keys or SMT are accepted; no debug mode, no
+migration, no service TD; SEV-SNP at VMPL 0, signed by a VCEK, on a chip that is not masked. What
+--report-data and --nonce do not ask for shows as unchecked: evidence alone does not say that it is
+fresh, or whose it is.
+
+With --json: {\"verdict\": \"accept\"|\"reject\", \"tee\", \"checks\": [{\"name\", \"status\",
+\"expected\", \"got\"}], \"measurement\", \"e_s\"}. The measurement is what the evidence says, also
+if it is rejected, and null if it cannot be read; e_s is null unless it is accepted and
+--measured-config is given.
+
+Exit codes of this command:
+  0  accepted
+  1  the command line or a file named on it is wrong
+  2  rejected: the first FAIL says why; malformed evidence is rejected, too
+
+Examples:
+  sesemi evidence verify --tee sgx --evidence quote.bin --collateral collateral.json
+  sesemi evidence verify --tee tdx --evidence quote.bin --collateral collateral.json \\
+      --report-data 48656c6c6f --allow-tcb-status OutOfDate --at 1751000000 --json
+  sesemi evidence verify --tee snp --evidence report.bin --vek vcek.der --ca chain.pem
+  sesemi evidence verify --tee nitro --evidence doc.cose --nonce 00ff --at 1766668537
+  sesemi evidence verify --tee az-snp --evidence evidence.json --ca chain.pem
+  sesemi evidence verify --tee ratls --evidence cert.pem --collateral collateral.json
+  sesemi evidence verify --tee nvidia --evidence report.hex --ca chain.pem";
+
+pub(super) const EVIDENCE_EXPLAIN: &str = "\
+Says what the evidence is, the verdict, and for each check that failed: why it matters, who can
+change it, and the line of a policy that would allow it, with what is risked. Exit codes as of
+`sesemi evidence verify`.
+
+Examples:
+  sesemi evidence explain --tee tdx --evidence quote.bin --collateral collateral.json
+  sesemi evidence explain --tee snp --evidence report.bin --vek vlek.der --ca chain.pem \\
+      --policy policy.toml";
+
 pub(super) const AUDIT: &str = "\
 Examples:
   sesemi audit
