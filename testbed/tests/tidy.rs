@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("crypto", &["protocol"]),
     ("attestation", &["crypto", "protocol"]),
     ("service", &[]),
+    ("endorsements", &["attestation", "crypto", "service"]),
     ("transport", &["attestation", "crypto", "protocol"]),
     ("attesters", &["attestation", "crypto"]),
     ("inference", &["protocol"]),
