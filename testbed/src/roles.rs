@@ -47,6 +47,7 @@ pub enum Role {
 /// Runs one part until it is told to stop.
 pub fn run(role: Role) -> anyhow::Result<ExitCode> {
     die_with_parent().context("ask to be killed with the parent")?;
+    service::forbid_core_dumps().context("forbid core dumps")?;
     let clock: SharedClock = Arc::new(SystemClock::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,11 +2,13 @@
 
 pub mod clock;
 pub mod config;
+mod core_dumps;
 pub mod shutdown;
 pub mod telemetry;
 pub mod units;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use config::{ConfigError, load_config};
+pub use core_dumps::forbid_core_dumps;
 pub use shutdown::Shutdown;
 pub use telemetry::{ErrorChain, init_logging};

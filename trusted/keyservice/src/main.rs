@@ -58,6 +58,9 @@ const GRACE: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     service::init_logging(&arguments.log, arguments.log_json);
+    if let Err(error) = service::forbid_core_dumps() {
+        tracing::warn!(%error, "cannot forbid core dumps: a crash may leave keys on a disk");
+    }
     match serve(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(stopped) => {

@@ -41,6 +41,9 @@ impl Stopped {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = service::forbid_core_dumps() {
+        writeln!(io::stderr(), "semirt: cannot forbid core dumps: {error}").ok();
+    }
     match serve(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(stopped) => {

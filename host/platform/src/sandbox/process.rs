@@ -353,10 +353,11 @@ fn command(
             return Err(rustix::io::Errno::SRCH.into());
         }
         rustix::process::setrlimit(Resource::Nofile, files)?;
-        // What an instance holds must not land on the host's disk when it crashes.
+        // What an instance holds must not land on the host's disk when it crashes. One byte, not
+        // zero: that is no file either, and no pipe to a program that collects dumps.
         let none = Rlimit {
-            current: Some(0),
-            maximum: Some(0),
+            current: Some(1),
+            maximum: Some(1),
         };
         rustix::process::setrlimit(Resource::Core, none)?;
         Ok(())
