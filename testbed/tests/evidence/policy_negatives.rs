@@ -1,12 +1,12 @@
 //! Genuine evidence that a policy, or what was asked for, does not fit.
 
 use attestation::CheckName::{
-    self, EvidenceFormat, HostConfig, Measurement, MinimumTcb, Nonce, Pcrs, Platform, ReportData,
-    SecurityVersion, SigningKey, TcbEvaluation, TcbStatus, TeeAccepted, Vmpl,
+    self, EndorsementsCurrent, EvidenceFormat, HostConfig, Measurement, MinimumTcb, Nonce, Pcrs,
+    Platform, ReportData, SecurityVersion, SigningKey, TcbEvaluation, TcbStatus, TeeAccepted, Vmpl,
 };
 use attestation::facts::SnpTcb;
 use attestation::policy::{Hex, Pcr};
-use attestation::{AppraisalPolicy, Expected, Facts, Status, Tee};
+use attestation::{AppraisalPolicy, Expected, Facts, Newest, Status, Tee};
 use cli::commands::evidence::default_policy;
 
 use crate::case::Case;
@@ -338,6 +338,28 @@ fn patch_states_and_judgements_that_are_not_named_are_refused() {
         |_| {},
         |policy| policy.accepted = vec![Tee::Tdx],
     );
+}
+
+/// Older endorsements of the same platform, valid by the host's clock: what Intel signed since says
+/// that the clock is wrong, and the channel's appraisal judges by that.
+#[test]
+fn endorsements_are_refused_once_newer_ones_were_seen() {
+    let older = Case::load("tdx/phala-b0c06f-v4-uptodate");
+    let newer = Case::load("tdx/phala-b0c06f-v5-td15ex");
+    assert_eq!(older.expect("fmspc"), newer.expect("fmspc"));
+    let policy = policy_for(&older);
+    let old_claims = older.judge(&policy).claims.unwrap();
+    let new_claims = newer.judge(&policy).claims.unwrap();
+    let mut newest = Newest::default();
+    assert!(newest.admit(&new_claims));
+    let remembered = newest.clone();
+    assert!(!newest.admit(&old_claims), "nothing is forgotten for it");
+    assert_eq!(newest, remembered);
+    let mut rolled_back = older.clone();
+    rolled_back.at = newest.time_floor().as_secs();
+    assert!(rolled_back.at > older.at);
+    let outcome = rolled_back.judge(&policy);
+    assert_eq!(failed(&outcome), [EndorsementsCurrent].into());
 }
 
 #[test]
