@@ -209,6 +209,40 @@ fn attack_05_debug_enclave() {
     );
 }
 
+/// Collateral of yesterday after today's, by a relying party that remembers and one that does not.
+fn older_after_newer(intel: &Intel) {
+    let party = || RelyingParty {
+        verifiers: VerifierSet::new(vec![Arc::new(intel.vendor.verifier(Tee::Sgx))]),
+        policy: AppraisalPolicy::strict(vec![Tee::Sgx], Allowed::Any),
+    };
+    let appraised = |party: &RelyingParty, days_old: u64, now: u64| {
+        let mut case = intel.case(&sgx(|_| {}), |collateral| {
+            let window = (NOW - days_old * DAY, NOW - days_old * DAY + 30 * DAY);
+            collateral.tcb_info = window;
+            collateral.qe_identity = window;
+            collateral.root_crl = window;
+            collateral.pck_crl = window;
+        });
+        let data = Binder::channel(binder()).report_data();
+        case.evidence.body = intel.platform.quote(&sgx(|_| {}), &data);
+        let (evidence, endorsements) = (&case.evidence, &case.endorsements);
+        let (config, now) = (keyservice_config(), Duration::from_secs(now));
+        appraise(party, evidence, endorsements, &binder(), &config, now)
+            .map(drop)
+            .map_err(|error| error.failed())
+    };
+    let remembers = party();
+    assert_eq!(appraised(&remembers, 1, NOW), Ok(()));
+    assert_eq!(appraised(&party(), 10, NOW), Ok(()), "weakened: no memory");
+    let refused = appraised(&remembers, 10, NOW);
+    assert_eq!(refused, Err(CheckName::EndorsementsNotOlder));
+    // And with it the clock: what has been signed by the vendor has come to pass.
+    let then = NOW - 20 * DAY;
+    assert_eq!(appraised(&party(), 40, then), Ok(()), "weakened: no memory");
+    let refused = appraised(&remembers, 40, then);
+    assert_eq!(refused, Err(CheckName::EndorsementsCurrent));
+}
+
 #[test]
 fn attack_06_downgraded_platform() {
     let (intel, amd) = (Intel::new(), FakeAmd::new());
@@ -236,6 +270,8 @@ fn attack_06_downgraded_platform() {
     assert_eq!(expired.ours(), Some(CheckName::EndorsementsCurrent));
     expired.now = Duration::from_secs(NOW - 20 * DAY);
     assert_eq!(expired.ours(), None, "weakened: the clock is the host's");
+
+    older_after_newer(&intel);
 
     // AMD has no judgement: the policy names the patch level, of what is reported and of what the
     // firmware can no longer be taken back from.
