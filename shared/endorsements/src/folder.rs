@@ -5,6 +5,7 @@
 //! amd/{product}-vcek-{chip id}-{tcb}.der               TCB: fmc, boot loader, tee, snp, microcode
 //! amd/{product}-vlek-{tcb}.der
 //! amd/{product}-{vcek|vlek}-chain.pem                  ASK or ASVK, then ARK
+//! amd/unknown-vcek-{chip id}-{tcb}-chain.pem           the same, for reports of version 2
 //! ```
 //!
 //! Hexadecimal in small letters; product is `milan`, `genoa`, `turin`, or `unknown` for reports of
@@ -42,7 +43,11 @@ impl Folder {
         let Platform::Amd { product, key, .. } = &wanted.platform else {
             return None;
         };
-        let product = product.map_or("unknown", product_name);
+        let Some(product) = product else {
+            // Of Milan or of Genoa: kept for each chip.
+            return Some(self.0.join(format!("{}-chain.pem", wanted.name())));
+        };
+        let product = product_name(*product);
         let kind = match key {
             SnpSigningKey::Vcek => "vcek",
             SnpSigningKey::Vlek => "vlek",

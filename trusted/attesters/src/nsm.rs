@@ -105,7 +105,15 @@ fn about(document: &[u8], user_data: &[u8], nonce: Option<&[u8; 32]>) -> Option<
     d.skip().ok()?;
     let mut payload = Decoder::new(d.bytes().ok()?);
     let (mut said_data, mut said_nonce) = (None, None);
-    for _ in 0..payload.map().ok()?? {
+    let mut left = payload.map().ok()?;
+    loop {
+        // Newer hypervisors write a map of indefinite length.
+        match &mut left {
+            Some(0) => break,
+            Some(left) => *left = left.checked_sub(1)?,
+            None if payload.datatype().ok()? == Type::Break => break,
+            None => {}
+        }
         let field = match payload.str().ok()? {
             "user_data" => &mut said_data,
             "nonce" => &mut said_nonce,

@@ -11,7 +11,11 @@
     reason = "compiled for tests only, where a panic is the way to report"
 )]
 
+#[cfg(test)]
+mod conformance;
 mod gramine;
+#[cfg(test)]
+mod mounted;
 mod nsm;
 mod occlum;
 mod sev_guest;

@@ -183,6 +183,15 @@ impl<'a> Parts<'a> {
     }
 }
 
+fn parse(evidence: &Evidence, tee: Tee) -> Result<Document, Malformed> {
+    if evidence.tee != tee {
+        return Err(Malformed {
+            field: "kind of TEE",
+        });
+    }
+    Document::parse(&evidence.body, tee)
+}
+
 fn format(tee: Tee, error: Malformed, card: &mut Scorecard) -> Failed {
     let wanted = format!("{tee} evidence: TPM quote, HCL report");
     card.fail(CheckName::EvidenceFormat, wanted, error.to_string())
@@ -194,15 +203,15 @@ impl Verifier for AzSnpVerifier {
     }
 
     fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
-        let document = Document::parse(&evidence.body, Tee::AzSnp)?;
+        let document = parse(evidence, Tee::AzSnp)?;
         let parts = Parts::of(&document, Hardware::Snp)?;
         let (guest, report_data) = snp::read(parts.hcl.hardware)?;
         Ok(parts.said_snp(guest, report_data))
     }
 
     fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed> {
-        let document = Document::parse(&subject.evidence.body, Tee::AzSnp)
-            .map_err(|error| format(Tee::AzSnp, error, card))?;
+        let document =
+            parse(subject.evidence, Tee::AzSnp).map_err(|error| format(Tee::AzSnp, error, card))?;
         let parts =
             Parts::of(&document, Hardware::Snp).map_err(|error| format(Tee::AzSnp, error, card))?;
         let Self(snp) = self;
@@ -239,15 +248,15 @@ impl Verifier for AzTdxVerifier {
     }
 
     fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
-        let document = Document::parse(&evidence.body, Tee::AzTdx)?;
+        let document = parse(evidence, Tee::AzTdx)?;
         let parts = Parts::of(&document, Hardware::Tdx)?;
         let Self(dcap) = self;
         parts.said_tdx(dcap.read_quote(td_quote(&document)?)?)
     }
 
     fn verify(&self, subject: &Subject<'_>, card: &mut Scorecard) -> Result<Claims, Failed> {
-        let document = Document::parse(&subject.evidence.body, Tee::AzTdx)
-            .map_err(|error| format(Tee::AzTdx, error, card))?;
+        let document =
+            parse(subject.evidence, Tee::AzTdx).map_err(|error| format(Tee::AzTdx, error, card))?;
         let parts =
             Parts::of(&document, Hardware::Tdx).map_err(|error| format(Tee::AzTdx, error, card))?;
         let quote = td_quote(&document).map_err(|error| format(Tee::AzTdx, error, card))?;

@@ -203,6 +203,11 @@ impl Verifier for SnpVerifier {
     }
 
     fn read(&self, evidence: &Evidence) -> Result<Said, Malformed> {
+        if evidence.tee != Tee::Snp {
+            return Err(Malformed {
+                field: "kind of TEE",
+            });
+        }
         let (guest, report_data) = read(&evidence.body)?;
         Ok(said(guest, report_data))
     }
@@ -213,6 +218,10 @@ impl Verifier for SnpVerifier {
             endorsements,
             now,
         } = *subject;
+        if evidence.tee != Tee::Snp {
+            let wanted = Tee::Snp.name();
+            return Err(card.fail(CheckName::EvidenceFormat, wanted, evidence.tee.name()));
+        }
         let genuine = self.report(&evidence.body, endorsements, now, card)?;
         Ok(Claims {
             said: said(genuine.guest, genuine.report_data),
