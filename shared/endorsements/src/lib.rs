@@ -28,6 +28,7 @@ pub mod fetch;
 pub mod folder;
 pub mod intel;
 pub mod monotonic;
+pub mod sources;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod wanted;
@@ -47,6 +48,7 @@ pub use fetch::{FetchError, Origin};
 pub use folder::Folder;
 pub use intel::Pcs;
 pub use monotonic::{Monotonic, Older};
+pub use sources::Sources;
 pub use wanted::Wanted;
 
 /// Why there are no endorsements.

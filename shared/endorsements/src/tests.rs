@@ -124,7 +124,7 @@ fn an_attester_finds_its_own_endorsements_on_a_blocking_thread() {
     let server = runtime.block_on(FakeServer::start());
     put_tdx(&server, &intel, &FakeCollateral::new(Tee::Tdx, NOW));
     let attester = Endorsing::new(
-        intel.attester(FakeReport::td(1)),
+        intel.attester(FakeReport::td(1), NOW),
         Arc::new(Pcs::new(origin(&server))),
         runtime.handle().clone(),
     );

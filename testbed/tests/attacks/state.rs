@@ -42,6 +42,7 @@ async fn serve(state: &Path) -> Result<Service, keyservice::RunError> {
         state_dir: state.into(),
         measured: keyservice_measured(60),
         policy: of_instances(),
+        endorsements: Default::default(),
         limits: keyservice::broker::Limits::default(),
         connections: 16,
     };

@@ -228,6 +228,7 @@ impl World {
             state_dir: folder.path().join("state"),
             measured: crate::lab::keyservice_measured(LEASE_S),
             policy: crate::lab::of_instances(),
+            endorsements: Default::default(),
             limits: keyservice::broker::Limits::default(),
             connections: 16,
         };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use attestation::AppraisalPolicy;
+use endorsements::Sources;
 use protocol::measured::KeyserviceMeasured;
 use serde::Deserialize;
 
@@ -19,6 +20,8 @@ struct RawConfig {
     state_dir: PathBuf,
     measured: KeyserviceMeasured,
     policy: AppraisalPolicy,
+    #[serde(default)]
+    endorsements: Sources,
     #[serde(default)]
     limits: RawLimits,
 }
@@ -67,6 +70,8 @@ pub struct Config {
     pub measured: KeyserviceMeasured,
     /// Which evidence of instances is accepted; its hash is part of E_K, too.
     pub policy: AppraisalPolicy,
+    /// Where endorsements of this machine come from.
+    pub endorsements: Sources,
     pub limits: Limits,
     /// Connections served at once; more wait in the listener's queue.
     pub connections: usize,
@@ -81,6 +86,7 @@ impl TryFrom<RawConfig> for Config {
             state_dir,
             measured,
             policy,
+            endorsements,
             limits,
         } = raw;
         if !(1..=LEASE_TTL_MAX_S).contains(&measured.lease_ttl_s) {
@@ -112,6 +118,7 @@ impl TryFrom<RawConfig> for Config {
             state_dir,
             measured,
             policy,
+            endorsements,
             limits,
             connections,
         })

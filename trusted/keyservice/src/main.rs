@@ -8,6 +8,8 @@ use std::time::Duration;
 use attestation::Attester;
 use attestation::tee::real_verifiers;
 use clap::Parser;
+use endorsements::Endorsing;
+use endorsements::fetch::OriginError;
 use keyservice::{Config, RunError};
 use service::{ConfigError, ErrorChain, SharedClock, Shutdown, SystemClock};
 
@@ -36,6 +38,8 @@ enum Stopped {
     Config(#[from] ConfigError),
     #[error("keyservice runs only where it can attest itself; for development use sesemi-dev")]
     NoTee(#[from] attesters::DetectError),
+    #[error("use [endorsements] of the configuration")]
+    Endorsements(#[from] OriginError),
     #[error("start keyservice")]
     Run(#[from] RunError),
     #[error("use the operating system")]
@@ -45,7 +49,7 @@ enum Stopped {
 impl Stopped {
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 1,
+            Self::Config(_) | Self::Endorsements(_) => 1,
             Self::Run(_) | Self::System(_) => 2,
             Self::NoTee(_) => 3,
         }
@@ -73,10 +77,13 @@ fn main() -> ExitCode {
 fn serve(arguments: &Arguments) -> Result<(), Stopped> {
     let config: Config = service::load_config(&arguments.config)?;
     // SECURITY: this binary has no simulated TEE to fall back to.
-    let attester: Arc<dyn Attester> = attesters::detect()?;
+    let attester = attesters::detect()?;
     tracing::info!(tee = %attester.tee(), "found the TEE that this process runs in");
     let clock: SharedClock = Arc::new(SystemClock::default());
     let runtime = tokio::runtime::Runtime::new()?;
+    let provider = config.endorsements.open(&clock)?;
+    let attester: Arc<dyn Attester> =
+        Arc::new(Endorsing::new(attester, provider, runtime.handle().clone()));
     runtime.block_on(async {
         let shutdown = Shutdown::new();
         keyservice::run(&config, attester, real_verifiers(), clock, &shutdown).await?;

@@ -44,6 +44,7 @@ fn config(state: &Path, listen: &str) -> Config {
         state_dir: state.into(),
         measured: KeyserviceMeasured { lease_ttl_s: 300 },
         policy: AppraisalPolicy::strict(vec![Tee::Simulated], Allowed::Any),
+        endorsements: Default::default(),
         limits: keyservice::broker::Limits::default(),
         connections: 64,
     }

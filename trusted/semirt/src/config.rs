@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attestation::{Allowed, AppraisalPolicy, Tee};
+use endorsements::Sources;
 use protocol::limits::PAYLOAD_MAX;
 use protocol::measured::{Isolation, SemirtMeasured};
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,8 @@ struct RawConfig {
     #[serde(default = "strict")]
     policy: AppraisalPolicy,
     #[serde(default)]
+    endorsements: Sources,
+    #[serde(default)]
     host: HostSettings,
 }
 
@@ -120,6 +123,7 @@ fn strict() -> AppraisalPolicy {
 pub struct Config {
     measured: SemirtMeasured,
     policy: AppraisalPolicy,
+    endorsements: Sources,
     host: HostSettings,
 }
 
@@ -128,7 +132,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let raw: RawConfig = service::load_config(path)?;
         let config = Self::new(raw.measured, raw.host)?;
-        Ok(config.with_policy(raw.policy))
+        Ok(Self {
+            endorsements: raw.endorsements,
+            ..config.with_policy(raw.policy)
+        })
     }
 
     /// Checks the settings.
@@ -161,6 +168,7 @@ impl Config {
         Ok(Self {
             measured,
             policy: strict(),
+            endorsements: Sources::default(),
             host,
         })
     }
@@ -184,6 +192,12 @@ impl Config {
             enclaves: Allowed::These(vec![self.measured.keyservice]),
             ..self.policy.clone()
         }
+    }
+
+    /// Where endorsements of this machine come from.
+    #[must_use]
+    pub const fn endorsements(&self) -> &Sources {
+        &self.endorsements
     }
 
     /// What the operator chose.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use attestation::tee::real_verifiers;
 use clap::Parser as _;
+use endorsements::Endorsing;
+use endorsements::fetch::OriginError;
 use protocol::id::{InstanceId, ParseIdError};
 use semirt::args::ArgsError;
 use semirt::{Args, Config, Place, StartError, Trust};
@@ -19,6 +21,8 @@ enum Stopped {
     Config(#[from] ArgsError),
     #[error("to try SeSeMI without a TEE, use `sesemi-dev`")]
     NoTee(#[from] attesters::DetectError),
+    #[error("use [endorsements] of the configuration")]
+    Endorsements(#[from] OriginError),
     #[error("start")]
     Start(#[from] StartError),
     #[error("use the operating system")]
@@ -32,7 +36,7 @@ enum Stopped {
 impl Stopped {
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 1,
+            Self::Config(_) | Self::Endorsements(_) => 1,
             Self::Start(_) | Self::System(_) | Self::Instance(_) | Self::Unfinished => 2,
             Self::NoTee(_) => 3,
         }
@@ -59,16 +63,18 @@ fn serve(args: &Args) -> Result<(), Stopped> {
     // SECURITY: there is no fallback. Outside of a TEE this process would only pretend.
     let attester = attesters::detect()?;
     service::init_logging(&args.log, false);
+    let clock: SharedClock = Arc::new(SystemClock::default());
+    let runtime = tokio::runtime::Runtime::new()?;
+    let provider = config.endorsements().open(&clock)?;
+    let attester = Endorsing::new(attester, provider, runtime.handle().clone());
     let trust = Trust {
-        attester,
+        attester: Arc::new(attester),
         verifiers: real_verifiers(),
     };
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(run(config, trust, args.port))
+    runtime.block_on(run(config, trust, args.port, clock))
 }
 
-async fn run(config: Config, trust: Trust, port: u16) -> Result<(), Stopped> {
-    let clock: SharedClock = Arc::new(SystemClock::default());
+async fn run(config: Config, trust: Trust, port: u16, clock: SharedClock) -> Result<(), Stopped> {
     // Unauthenticated, for routing only; unique among the sandboxes of one start is enough.
     let instance: InstanceId =
         format!("semirt-{}-{}", clock.now().as_millis(), std::process::id()).parse()?;

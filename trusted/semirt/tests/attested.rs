@@ -76,6 +76,7 @@ impl World {
                 lease_ttl_s: LEASE_S,
             },
             policy: AppraisalPolicy::strict(vec![Tee::Simulated], Allowed::Any),
+            endorsements: Default::default(),
             limits: keyservice::broker::Limits::default(),
             connections: 16,
         };

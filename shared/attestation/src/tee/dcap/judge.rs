@@ -152,8 +152,16 @@ fn judge_service_td(
     let bound = bound.into_iter().flatten().filter(|mr| *mr != NONE);
     let mut bound: Vec<_> = bound.map(Hex).collect();
     bound.dedup();
+    let got = match (&bound[..], extensible) {
+        ([], false) => "none".to_owned(),
+        ([], true) => "none yet, SERVTD_EXT set".to_owned(),
+        (bound, _) => format!("{bound:?}"),
+    };
     let (ok, expected) = match allowed {
-        ServiceTds::Any => (true, "anything".to_owned()),
+        ServiceTds::Any => {
+            card.note(CheckName::ServiceTd, Status::Unchecked, got);
+            return;
+        }
         // The attribute lets one be bound later, too.
         ServiceTds::These(none) if none.is_empty() => {
             (bound.is_empty() && !extensible, "none".to_owned())
@@ -162,11 +170,6 @@ fn judge_service_td(
             bound.iter().all(|mr| these.contains(mr)),
             format!("none or one of {these:?}"),
         ),
-    };
-    let got = match (&bound[..], extensible) {
-        ([], false) => "none".to_owned(),
-        ([], true) => "none yet, SERVTD_EXT set".to_owned(),
-        (bound, _) => format!("{bound:?}"),
     };
     card.record(CheckName::ServiceTd, ok, expected, got);
 }
