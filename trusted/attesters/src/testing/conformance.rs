@@ -51,7 +51,7 @@ impl Attester for Endorsed {
     }
 }
 
-fn conforms(
+pub(super) fn conforms(
     attester: impl Attester + 'static,
     verifier: impl Verifier + 'static,
     endorsements: Endorsements,
