@@ -87,8 +87,8 @@ pub(crate) fn judge_run(answer: &Answer, limit: Duration) -> RunVerdict {
 }
 
 /// Judges the answer to `/init`: `Ok` if the action is ready.
-pub(crate) fn judge_init(answer: &Answer, limit: Duration) -> Result<(), Verdict> {
-    Err(match answer {
+pub(crate) fn judge_init(answer: &Answer, limit: Duration) -> Result<(), Box<Verdict>> {
+    Err(Box::new(match answer {
         Answer::Complete { status: OK, .. } => return Ok(()),
         Answer::Complete { body, .. } => {
             let object = parse(body).filter(Value::is_object);
@@ -109,7 +109,7 @@ pub(crate) fn judge_init(answer: &Answer, limit: Duration) -> Result<(), Verdict
         }
         Answer::MemoryExhausted => memory_exhausted(),
         Answer::TimedOut => timed_out(limit, " during initialization."),
-    })
+    }))
 }
 
 /// The instance ended before it answered, or so many did that no other is asked.
@@ -334,7 +334,7 @@ mod tests {
         ] {
             let expected = (Outcome::DeveloperError, json!({"error": in_run}), false);
             assert_eq!(run(&answer), expected);
-            let init = judge_init(&answer, LIMIT).unwrap_err();
+            let init = *judge_init(&answer, LIMIT).unwrap_err();
             assert_eq!(init.response.result, json!({"error": in_init}));
             assert_eq!(init.timeout, answer == Answer::TimedOut);
         }
@@ -357,7 +357,7 @@ mod tests {
                 json!("The action failed during initialization: {}"),
             ),
         ] {
-            let verdict = judge_init(&complete(status, body), LIMIT).unwrap_err();
+            let verdict = *judge_init(&complete(status, body), LIMIT).unwrap_err();
             assert_eq!(verdict.response.result, json!({"error": error}));
             assert_eq!(verdict.response.outcome(), Outcome::DeveloperError);
             assert!(!verdict.keep);

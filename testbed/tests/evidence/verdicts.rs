@@ -66,7 +66,7 @@ pub(crate) const VERDICTS: &[Verdict] = &[
     never("ratls/intel-sgxsdk-cert", &[EndorsementsPresent], "no collateral, so the platform is unknown"),
     accept("tdx/phala-b0c06f-v4-uptodate", "UpToDate"),
     accept("tdx/phala-b0c06f-v5-td15ex", "UpToDate"),
-    accept("tdx/automata-90c06f-v5-uptodate", "UpToDate; its service TD is a measurement like any other"),
+    reject("tdx/automata-90c06f-v5-uptodate", &[ServiceTd], "UpToDate, but MR_SERVICE_TD is not zero"),
     accept("tdx/gotdx-00806f-v4-gcp-padded", "UpToDate; trailing zeros are the kernel's padding"),
     reject("tdx/trustee-00a06d-v4-outofdate", &[TcbStatus], "OutOfDate"),
     reject("tdx/trustee-50806f-v4-debug", &[NotDebug, TcbStatus], "debug; OutOfDate"),

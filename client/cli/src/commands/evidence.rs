@@ -6,7 +6,6 @@ mod outcome;
 
 use std::time::Duration;
 
-use attestation::policy::ServiceTds;
 use attestation::tee::ccc::examine_certificate;
 use attestation::tee::{azure, nvidia};
 use attestation::{
@@ -67,8 +66,6 @@ pub(super) fn run(command: &EvidenceCommand) -> Result<Report, Failure> {
 pub fn default_policy(tees: &[Tee]) -> AppraisalPolicy {
     let mut policy = AppraisalPolicy::strict(tees.to_vec(), Allowed::Any);
     policy.accepted_tcb.push(TcbStatus::SwHardeningNeeded);
-    // A service TD is known by its measurement, like the TD itself: shown, and not compared.
-    policy.intel.service_tds = ServiceTds::Any;
     policy
 }
 

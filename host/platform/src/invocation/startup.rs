@@ -86,7 +86,7 @@ impl Invoker {
             }
             (Ok(()), None) => Err(fault(begun)),
             (Err(verdict), _) => Err(NotStarted {
-                verdict,
+                verdict: *verdict,
                 begun,
                 init: Some(took()),
             }),
