@@ -1,7 +1,7 @@
 //! Which TEE this process runs in, found by what the machine has.
 //!
 //! Candidates are tried innermost first (an enclave inside of a confidential machine is what
-//! measures this process): Gramine, Occlum, Nitro, configfs-tsm, `/dev/sev-guest`. The first that
+//! measures this process): Gramine, Occlum, Nitro, configfs-tsm, `/dev/sev-guest`, Azure's vTPM. The first that
 //! is there is taken. SECURITY: if it is there and does not answer, that is an error and not a
 //! reason to look further, or a host could choose the TEE by making another one fail.
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use attestation::{Attester, CollectError};
 use rustix::io::Errno;
 
+use crate::azure::{AzureAttester, MetadataService, is_azure};
 use crate::files::Folder;
 use crate::gramine::{self, GramineAttester};
 use crate::ioctl::Device;
@@ -20,6 +21,7 @@ use crate::nsm::{self, NitroAttester};
 use crate::occlum::{self, OcclumAttester, OcclumSgx as _};
 use crate::retry::{Blocking, Pause};
 use crate::sev_guest::{self, SevGuest, SevGuestAttester};
+use crate::tpm::{self, TpmDevice, TpmError};
 use crate::tsm::{self, Provider, SnpAttester, TdxAttester};
 
 /// A place that was looked at in vain.
@@ -103,7 +105,7 @@ impl From<io::Error> for Trouble {
 }
 
 /// In order of precedence.
-const CANDIDATES: [(&str, &str, Probe); 6] = [
+const CANDIDATES: [(&str, &str, Probe); 7] = [
     ("Intel SGX (Gramine)", gramine::PATH, Machine::gramine),
     ("Intel SGX (Occlum)", occlum::PATH, Machine::occlum),
     ("AWS Nitro Enclaves", nsm::PATH, Machine::nitro),
@@ -118,6 +120,11 @@ const CANDIDATES: [(&str, &str, Probe); 6] = [
         Machine::tdx_device,
     ),
     ("AMD SEV-SNP", sev_guest::PATH, Machine::sev_guest),
+    (
+        "SEV-SNP or TDX behind Azure's vTPM",
+        tpm::PATH,
+        Machine::azure,
+    ),
 ];
 
 fn blocking() -> Arc<dyn Pause> {
@@ -239,6 +246,23 @@ impl Machine {
             device,
             blocking(),
         ))))
+    }
+
+    fn azure(&self, _: &Path) -> Result<Candidate, Trouble> {
+        let tpm = Arc::new(TpmDevice(Folder::new(&self.root)));
+        match is_azure(tpm.as_ref()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Candidate::Absent("a TPM, but not Azure's".into())),
+            // The last candidate, and on most machines an ordinary TPM.
+            Err(TpmError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Candidate::Absent("a TPM that may not be opened".into()));
+            }
+            Err(TpmError::Io(error)) => return Err(error.into()),
+            Err(error) => return Err(io::Error::other(error).into()),
+        }
+        let quotes = Arc::new(MetadataService::default());
+        let attester = AzureAttester::new(tpm, quotes, blocking()).map_err(Trouble::Silent)?;
+        Ok(Candidate::There(Arc::new(attester)))
     }
 }
 

@@ -9,6 +9,7 @@
 //! | TDX | configfs-tsm (Linux 6.7) | [`tsm::TdxAttester`] |
 //! | SEV-SNP | configfs-tsm, `/dev/sev-guest` | [`tsm::SnpAttester`], [`sev_guest::SevGuestAttester`] |
 //! | SGX | Gramine `/dev/attestation`, Occlum `/dev/sgx` | [`gramine::GramineAttester`], [`occlum::OcclumAttester`] |
+//! | SEV-SNP, TDX at Azure | vTPM `/dev/tpmrm0`, metadata service | [`azure::AzureAttester`] |
 //! | Nitro | `/dev/nsm` | [`nsm::NitroAttester`] |
 //!
 //! What they have in common:
@@ -29,6 +30,7 @@
     warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+pub mod azure;
 mod certificates;
 pub mod detect;
 pub mod files;
@@ -42,6 +44,7 @@ mod sealing;
 pub mod sev_guest;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tpm;
 pub mod tsm;
 
 pub use detect::{DetectError, detect};

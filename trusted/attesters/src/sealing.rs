@@ -26,6 +26,8 @@ pub(crate) enum NoSealingKey {
          checks attestation documents, or handed over by an attested peer"
     )]
     Nitro,
+    #[error("a vTPM of Azure seals for the virtual machine, not for the measured code")]
+    AzureVtpm,
     #[error("SEV-SNP derives keys through /dev/sev-guest, which is not there")]
     SnpWithoutDevice,
 }

@@ -12,13 +12,14 @@
 )]
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 mod gramine;
 #[cfg(test)]
 mod mounted;
 mod nsm;
 mod occlum;
 mod sev_guest;
+mod tpm;
 mod tsm;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ pub use gramine::{FakeGramine, GramineFault};
 pub use nsm::{FakeNsm, NsmFault, NsmSigner};
 pub use occlum::{FakeOcclum, OcclumFault};
 pub use sev_guest::{FakeSevGuest, SevGuestFault, certificate_table};
+pub use tpm::{FakeQuoteService, FakeTpm, TpmFault};
 pub use tsm::{FakeTsm, TsmFault, TsmProvider};
 
 use crate::retry::Pause;

@@ -51,7 +51,7 @@ impl Attester for Endorsed {
     }
 }
 
-pub(super) fn conforms(
+pub(crate) fn conforms(
     attester: impl Attester + 'static,
     verifier: impl Verifier + 'static,
     endorsements: Endorsements,
