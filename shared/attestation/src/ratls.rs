@@ -51,7 +51,7 @@ pub enum RatlsError {
 }
 
 /// An enclave's identity in a channel: a TLS key made here and never stored, evidence for it,
-/// and what is needed to attest again in every channel. Make a new one at least daily.
+/// and what is needed to attest again in every channel. Make a new one every hour.
 pub struct RatlsIdentity {
     key: Arc<CertifiedKey>,
     spki: SpkiHash,

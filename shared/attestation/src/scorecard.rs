@@ -281,15 +281,22 @@ impl Scorecard {
         got: impl Into<String>,
     ) {
         let status = if ok { Status::Pass } else { Status::Fail };
-        let failed = |check: &Check| check.status == Status::Fail;
-        if ok && self.check(name).is_some_and(failed) {
+        if ok && self.failed(name) {
             return;
         }
         self.set(name, status, expected.into(), got.into());
     }
 
-    /// Records what was found where nothing is asked for.
+    fn failed(&self, name: CheckName) -> bool {
+        let failed = |check: &Check| check.status == Status::Fail;
+        self.check(name).is_some_and(failed)
+    }
+
+    /// Records what was found where nothing is asked for; what failed before stays failed.
     pub fn note(&mut self, name: CheckName, status: Status, got: impl Into<String>) {
+        if self.failed(name) {
+            return;
+        }
         self.set(name, status, String::new(), got.into());
     }
 

@@ -15,6 +15,9 @@ pub(crate) const MODEL: &str = "sesemi/model/1";
 /// First element of a record's associated data and of the HKDF info of its key.
 pub(crate) const RECORD: &str = "sesemi/record/1";
 
+/// HKDF salt that binds a [`crate::SealingKey`] to what is measured beside the code.
+pub(crate) const BOUND_SEALING_KEY: &str = "sesemi/bound-sealing-key/1";
+
 /// First line of a key file, by the type of the key in it.
 pub(crate) const MODEL_KEY_FILE: &str = "sesemi-model-key-1";
 /// See [`MODEL_KEY_FILE`].

@@ -11,7 +11,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use protocol::keyservice::WireKey;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::aead::KEY_LEN;
+use crate::aead::{KEY_LEN, derive};
 use crate::key_file::{self, KeyFileError};
 use crate::labels;
 use crate::random::{self, RngError};
@@ -22,6 +22,11 @@ use crate::random::{self, RngError};
 pub struct KeyLengthError {
     pub got: usize,
 }
+
+/// A key could not be derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sealing key cannot be derived")]
+pub struct BindError;
 
 struct KeyBytes(Box<[u8; KEY_LEN]>);
 
@@ -146,6 +151,19 @@ key! {
     /// Seals the answers to one request. It comes from sealing or opening that request, and is
     /// another for each request: an answer to one never opens as the answer to another.
     ResponseKey
+}
+
+impl SealingKey {
+    /// The key for what is sealed under `context`, too: other contexts give other keys, so that
+    /// records made under one do not open under another.
+    ///
+    /// # Errors
+    /// [`BindError`] if the library refuses, which it does not for keys of this length.
+    pub fn bound_to(&self, context: &[u8]) -> Result<Self, BindError> {
+        let salt = labels::BOUND_SEALING_KEY.as_bytes();
+        let bound = derive(self.expose(), salt, context).map_err(|_| BindError)?;
+        Ok(Self(KeyBytes::copy_of(&bound)))
+    }
 }
 
 impl ModelKey {

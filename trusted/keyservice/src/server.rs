@@ -26,8 +26,9 @@ use crate::metrics::Metrics;
 
 /// A peer that has not passed TLS and the gate after this long is turned away.
 const GATE_TIMEOUT: Duration = Duration::from_secs(15);
-/// TLS keys are made anew this often; docs promise at least daily.
-const IDENTITY_TTL: Duration = Duration::from_secs(12 * 3600);
+/// TLS keys are made anew this often. The evidence in the certificate must stay genuine for as
+/// long: Nitro's is for three hours at most.
+const IDENTITY_TTL: Duration = Duration::from_secs(3600);
 /// When that did not work, as it does not while endorsements cannot be had.
 const RENEW_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Pause after the listener failed, as it does when file descriptors run out.
@@ -40,6 +41,8 @@ pub enum RunError {
     Measured(#[source] attestation::cbor::CborError),
     #[error("ask the TEE for the sealing key")]
     SealingKey(#[source] CollectError),
+    #[error("bind the sealing key to the measured configuration")]
+    Bind(#[source] crypto::secret::BindError),
     #[error("make a TLS identity")]
     Identity(#[source] RatlsError),
     #[error("find out the own enclave id")]
@@ -177,7 +180,13 @@ impl IdentitySource {
     }
 
     fn prepare(&self) -> Result<Prepared, RunError> {
-        let sealing_key = || self.attester.sealing_key().map_err(RunError::SealingKey);
+        // SECURITY: bound to what is measured beside the code. The host writes the configuration
+        // file: with a weaker policy in it, this is another KeyService, and the state is not its.
+        let measured = self.measured.hash();
+        let sealing_key = || {
+            let key = self.attester.sealing_key().map_err(RunError::SealingKey)?;
+            key.bound_to(measured.as_bytes()).map_err(RunError::Bind)
+        };
         let (for_vault, for_memory) = (sealing_key()?, sealing_key()?);
         let identity = self.identity()?;
         let enclave = own_enclave(self.attester.as_ref(), &self.verifiers, &self.measured)

@@ -24,8 +24,9 @@ use crate::sources::{
 const CALL_TIME: Duration = Duration::from_secs(5);
 /// A channel's verdict is this old at most: evidence says what was true when it was made.
 const CHANNEL_AGE_MAX: Duration = Duration::from_secs(10 * 60);
-/// The TLS key is this old at most.
-const IDENTITY_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+/// The TLS key is this old at most. The evidence in its certificate must stay genuine for as long:
+/// Nitro's is for three hours at most.
+const IDENTITY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Opens the sources of production.
 #[derive(Debug)]

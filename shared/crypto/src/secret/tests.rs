@@ -144,3 +144,14 @@ fn a_key_file_that_cannot_be_read_or_written_says_so() {
         .unwrap_err();
     assert!(matches!(written, KeyFileError::Write { .. }), "{written:?}");
 }
+
+#[test]
+fn a_sealing_key_is_bound_to_its_context() {
+    let key = SealingKey::from_slice(&[7; 32]).unwrap();
+    let one = key.bound_to(b"one").unwrap();
+    assert!(one.ct_eq(&key.bound_to(b"one").unwrap()));
+    assert!(!one.ct_eq(&key.bound_to(b"two").unwrap()));
+    assert!(!one.ct_eq(&key));
+    let other = SealingKey::from_slice(&[8; 32]).unwrap();
+    assert!(!one.ct_eq(&other.bound_to(b"one").unwrap()));
+}

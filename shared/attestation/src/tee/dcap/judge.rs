@@ -167,7 +167,12 @@ fn judge_service_td(
             (bound.is_empty() && !extensible, "none".to_owned())
         }
         ServiceTds::These(these) => (
-            bound.iter().all(|mr| these.contains(mr)),
+            // Where one can be bound later, what is bound now must be known.
+            bound.iter().all(|mr| these.contains(mr))
+                && (!extensible
+                    || facts
+                        .current_service_td
+                        .is_some_and(|mr| these.contains(&Hex(mr)))),
             format!("none or one of {these:?}"),
         ),
     };
