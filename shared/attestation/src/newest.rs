@@ -224,8 +224,9 @@ mod tests {
         let mut newest = Newest::default();
         for n in 0..=PLATFORMS_MAX {
             let mut one = claims(0, 1, 1);
+            let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
             if let Facts::Dcap(facts) = &mut one.facts {
-                facts.fmspc = [0, 0, 0, 0, (n >> 8) as u8, n as u8];
+                facts.fmspc = [0, 0, 0, 0, high, low];
             }
             newest.admit(&one);
         }

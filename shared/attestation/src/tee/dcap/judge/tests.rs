@@ -210,8 +210,12 @@ fn service_tds_are_accepted_by_name_only() {
         td.current_service_td = [8; 48];
     })
     .refused_until(CheckName::ServiceTd, allow(8));
-    // May be bound at any time.
-    td(|td| td.td_attributes |= 1 << 17).refused_until(CheckName::ServiceTd, allow(9));
+    // May be bound at any time, and the quote does not say what is: no list covers that.
+    let hidden = td(|td| td.td_attributes |= 1 << 17);
+    let listed = changed(hidden, |case| allow(9)(&mut case.policy));
+    listed.refused_until(CheckName::ServiceTd, |policy| {
+        policy.intel.service_tds = ServiceTds::Any;
+    });
     // One of two.
     let two = td(|td| {
         td.body = TdBody::Td15Ex;
