@@ -36,12 +36,16 @@ struct Service {
 }
 
 async fn serve(state: &Path) -> Result<Service, keyservice::RunError> {
+    serve_by(state, of_instances()).await
+}
+
+async fn serve_by(state: &Path, policy: AppraisalPolicy) -> Result<Service, keyservice::RunError> {
     let tee = SoftTee::new(1);
     let config = keyservice::Config {
         listen: ([127, 0, 0, 1], 0).into(),
         state_dir: state.into(),
         measured: keyservice_measured(60),
-        policy: of_instances(),
+        policy,
         endorsements: Default::default(),
         limits: keyservice::broker::Limits::default(),
         connections: 16,
@@ -131,7 +135,20 @@ async fn attack_15_changed_policy() {
         .unwrap();
     drop((owners, strangers));
     let sealing = service.tee.attester(KEYSERVICE).sealing_key().unwrap();
+    let measured = MeasuredConfig::keyservice(&keyservice_measured(60), &of_instances()).unwrap();
+    let sealing = sealing.bound_to(measured.hash().as_bytes()).unwrap();
     service.stop().await;
+    // The same code with a weaker policy on the same state: the state is not its.
+    let mut lax = of_instances();
+    lax.allow_debug = true;
+    let refused = serve_by(&state, lax).await.map(drop);
+    assert!(
+        matches!(
+            refused,
+            Err(keyservice::RunError::State(_) | keyservice::RunError::Memory(_))
+        ),
+        "{refused:?}"
+    );
     let file = state.join("vault.redb");
     let with_grant = rows(&file);
     let service = serve(&state).await.unwrap();
