@@ -297,8 +297,11 @@ pub(crate) fn annotation<'a>(record: &'a Value, key: &str) -> Option<&'a Value> 
 /// Whether a process exists (and is not a zombie).
 pub(crate) fn alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A killed process is a zombie before its other threads have ended, and until then its sockets
+    // still take connections.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     stat.rsplit_once(')')
-        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+        .is_some_and(|(_, rest)| threads > 1 || !rest.trim_start().starts_with('Z'))
 }
 
 pub(crate) async fn until_dead(pid: u64) {
