@@ -1,0 +1,4 @@
+//! One module for each command: its arguments, and what it prints.
+
+pub(crate) mod evidence;
+pub(crate) mod simulate;
