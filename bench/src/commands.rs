@@ -1,4 +1,5 @@
 //! One module for each command: its arguments, and what it prints.
 
 pub(crate) mod evidence;
+pub(crate) mod router;
 pub(crate) mod simulate;

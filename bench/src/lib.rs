@@ -5,6 +5,8 @@ pub mod costs;
 pub mod evidence;
 pub mod policy;
 pub mod random;
+pub mod real;
 pub mod report;
+pub mod router;
 pub mod simulation;
 pub mod workload;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod commands;
 
 use commands::evidence::Evidence;
+use commands::router::Router;
 use commands::simulate::Simulate;
 
 /// Measures packing policies, and the verification of evidence.
@@ -24,12 +25,15 @@ enum Command {
     Simulate(Simulate),
     /// Verifies evidence of every TEE many times: one process, one core.
     Evidence(Evidence),
+    /// Measures what FnPacker and the platform add to a request, on a system of its own.
+    Router(Router),
 }
 
 fn main() -> anyhow::Result<()> {
     let text = match Cli::parse().command {
         Command::Simulate(command) => command.run()?,
         Command::Evidence(command) => command.run()?,
+        Command::Router(command) => command.run()?,
     };
     writeln!(std::io::stdout(), "{text}").context("cannot print")
 }

@@ -86,7 +86,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("bench", &["attestation", "fnpacker", "protocol", "service"]),
+    (
+        "bench",
+        &[
+            "attestation",
+            "crypto",
+            "fnpacker",
+            "protocol",
+            "sdk",
+            "service",
+        ],
+    ),
 ];
 
 /// Libraries that can encrypt, decrypt, verify evidence or run a model.
