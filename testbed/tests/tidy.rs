@@ -46,7 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("endorsements", &["attestation", "crypto", "service"]),
     ("transport", &["attestation", "crypto", "protocol"]),
     ("attesters", &["attestation", "crypto"]),
-    ("inference", &["protocol"]),
+    ("kernels", &[]),
+    ("inference", &["kernels", "protocol"]),
     (
         "keyservice",
         &[
@@ -122,6 +123,7 @@ const NOT_ON_THE_HOST: &[&str] = &[
     "rcgen",
     "x509-parser",
     "rten",
+    "sesemi-kernels",
     "tract-onnx",
     "ort",
 ];
@@ -242,7 +244,7 @@ fn trusted_parts_know_no_host_and_no_client() {
 #[test]
 fn the_sans_io_crates_have_no_runtime() {
     let graph = Graph::read();
-    for name in ["protocol", "crypto", "attestation", "inference"] {
+    for name in ["protocol", "crypto", "attestation", "inference", "kernels"] {
         for banned in ["tokio", "hyper", "axum", "reqwest"] {
             assert!(
                 !graph.closure(name).contains(banned),
