@@ -1,5 +1,7 @@
 //! The real system as a bench uses it: every process of it, on this machine.
 
+pub mod asker;
+pub mod models;
 pub mod system;
 
-pub use system::{Direct, Source, System, SystemError, Wishes};
+pub use system::{Direct, Packing, Source, System, SystemError, Wishes};

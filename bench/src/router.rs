@@ -120,6 +120,7 @@ pub fn measure(plan: &Plan) -> Result<Report, RouterError> {
     let wishes = Wishes {
         dev: plan.dev.clone(),
         endpoints: 1,
+        packing: None,
         concurrency: plan.at_once,
     };
     let system = System::start(wishes)?;

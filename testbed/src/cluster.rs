@@ -36,6 +36,7 @@ pub struct Options {
     pub concurrency: u16,
     /// Functions that FnPacker may pack models onto.
     pub endpoints: u32,
+    pub packing: Packing,
     /// Ports for KeyService, platform and FnPacker; 0 takes a free one.
     pub ports: [u16; 3],
     /// Keep a record of everything that crosses the host.
@@ -50,8 +51,49 @@ impl Options {
             lease_ttl_s: 300,
             concurrency: 4,
             endpoints: 1,
+            packing: Packing::default(),
             ports: [0; 3],
             record: false,
+        }
+    }
+}
+
+/// How models are packed, and into how much memory.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Packing {
+    /// How FnPacker packs models onto functions.
+    #[arg(long, default_value = "published")]
+    pub policy: String,
+    /// Models that FnPacker believes to fit into one instance.
+    #[arg(long, default_value_t = 4)]
+    pub models_per_instance: usize,
+    /// Memory for loaded models in one instance, in MiB (part of E_S).
+    #[arg(long, default_value_t = 512)]
+    pub model_memory_mb: u64,
+    /// Memory limit of one instance, in MiB.
+    #[arg(long, default_value_t = 512)]
+    pub instance_memory_mb: u64,
+    /// Memory of all instances together, in MiB.
+    #[arg(long, default_value_t = 4096)]
+    pub platform_memory_mb: u64,
+    /// How long an instance may idle, in milliseconds.
+    #[arg(long, default_value_t = 600_000)]
+    pub keep_alive_ms: u64,
+    /// Requests that may wait in FnPacker, of one user too.
+    #[arg(long, default_value_t = 256)]
+    pub queue: usize,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self {
+            policy: "published".into(),
+            models_per_instance: 4,
+            model_memory_mb: 512,
+            instance_memory_mb: 512,
+            platform_memory_mb: 4096,
+            keep_alive_ms: 600_000,
+            queue: 256,
         }
     }
 }
@@ -104,7 +146,7 @@ impl Cluster {
             isolation: Isolation::Shared,
             concurrency: options.concurrency,
             key_ttl_s: options.lease_ttl_s,
-            model_memory: 512 << 20,
+            model_memory: options.packing.model_memory_mb << 20,
             engines: vec![EngineName::Rten],
             keyservice: e_k,
         };
@@ -292,9 +334,11 @@ fn write_platform_config(
     altered: &Path,
 ) -> anyhow::Result<()> {
     let mut text = format!(
-        "listen = \"127.0.0.1:{}\"\nstate_dir = {:?}\nmemory = \"4GiB\"\n",
+        "listen = \"127.0.0.1:{}\"\nstate_dir = {:?}\nmemory = \"{}MiB\"\nidle_timeout = \"{}ms\"\n",
         options.ports[1],
         state.root().join("platform"),
+        options.packing.platform_memory_mb,
+        options.packing.keep_alive_ms,
     );
     if options.record {
         writeln!(text, "record = {:?}", state.record().join("platform"))?;
@@ -331,6 +375,8 @@ fn write_fnpacker_config(
         "\n[platform]\nurl = \"http://{platform}\"\nauth_file = {:?}",
         state.root().join("platform.auth")
     )?;
+    let packing = &options.packing;
+    let queue = packing.queue;
     let pools = [
         (GENUINE, identities.semirt, options.endpoints),
         (ALTERED, identities.altered, 1),
@@ -339,10 +385,15 @@ fn write_fnpacker_config(
         writeln!(
             text,
             "\n[[pool]]\nname = \"{image}\"\nenclave = \"{enclave}\"\nimage = \"sesemi/{image}\"\n\
-             memory = \"512MiB\"\nconcurrency = {}\nendpoints = {endpoints}\ntimeout = \"60s\"\n\
-             policy = \"published\"\n\n[pool.init]\nSESEMI_KEYSERVICE = \"{keyservice}\"\n\
+             memory = \"{}MiB\"\nconcurrency = {}\nendpoints = {endpoints}\ntimeout = \"60s\"\n\
+             policy = \"{}\"\nmodels_per_instance = {}\nkeep_alive = \"{}ms\"\nqueue = {queue}\n\
+             queue_per_user = {queue}\n\n[pool.init]\nSESEMI_KEYSERVICE = \"{keyservice}\"\n\
              SESEMI_STORE = \"file://{}\"",
+            packing.instance_memory_mb,
             options.concurrency,
+            packing.policy,
+            packing.models_per_instance,
+            packing.keep_alive_ms,
             state.store().display(),
         )?;
     }

@@ -93,6 +93,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "attestation",
             "crypto",
             "fnpacker",
+            "inference",
             "protocol",
             "sdk",
             "service",

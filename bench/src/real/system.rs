@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use protocol::oip::InferRequest;
 use protocol::tensor::Tensor;
 use protocol::{EnclaveId, ModelId, PrincipalId};
-use rustix::process::{Pid, Signal, kill_process};
 use sdk::RequestKeyring;
 use sdk::infer::PendingAnswer;
 use serde::Deserialize;
@@ -18,12 +19,14 @@ use serde::de::DeserializeOwned;
 
 /// The name of the genuine instances in the profile that `sesemi-dev up` writes.
 const ENCLAVE: &str = "semirt";
-/// The last line that `sesemi-dev up` says when everything runs.
-const UP: &str = "Ctrl-C";
+/// The executable that plays every part, on a simulated TEE.
+const DEV: &str = "sesemi-dev";
 
 /// Why there is no system to measure.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
+    #[error("{} is not there; build it: cargo build --release -p sesemi-testbed", .0.display())]
+    NotBuilt(PathBuf),
     #[error("run {}", program.display())]
     Run {
         program: PathBuf,
@@ -67,6 +70,52 @@ pub struct Wishes {
     pub endpoints: u32,
     /// Requests at once in one instance.
     pub concurrency: u16,
+    /// `None` leaves it to the defaults of `sesemi-dev up`.
+    pub packing: Option<Packing>,
+}
+
+/// How models are packed, and into how much memory.
+#[derive(Debug, Clone)]
+pub struct Packing {
+    pub policy: String,
+    /// Models that FnPacker believes to fit into one instance.
+    pub models_per_instance: usize,
+    /// Memory for loaded models in one instance, in MiB.
+    pub model_memory_mb: u64,
+    /// What the platform sets aside for one instance, in MiB.
+    pub instance_memory_mb: u64,
+    /// Instances that the platform has memory for.
+    pub instances: usize,
+    /// How long an idle instance is kept.
+    pub keep_alive: Duration,
+}
+
+impl Packing {
+    fn arguments(&self) -> Vec<String> {
+        let numbers = [
+            ("--models-per-instance", self.models_per_instance as u64),
+            ("--model-memory-mb", self.model_memory_mb),
+            ("--instance-memory-mb", self.instance_memory_mb),
+            (
+                "--platform-memory-mb",
+                self.instances as u64 * self.instance_memory_mb,
+            ),
+            (
+                "--keep-alive-ms",
+                protocol::invoke::micros(self.keep_alive) / 1000,
+            ),
+            // A comparison is of policies, not of queue lengths.
+            ("--queue", 2000),
+            // No lease ends while it is measured.
+            ("--lease-ttl-s", 3600),
+        ];
+        let policy = ["--policy".to_owned(), self.policy.clone()];
+        let numbers = numbers.map(|(name, number)| [name.to_owned(), number.to_string()]);
+        policy
+            .into_iter()
+            .chain(numbers.into_iter().flatten())
+            .collect()
+    }
 }
 
 /// A running system; stopped, and its folder removed, when dropped.
@@ -172,6 +221,16 @@ struct PoolPart {
 }
 
 impl System {
+    /// `sesemi-dev` beside `own`, the executable that runs; it must be built.
+    pub fn sibling(own: &Path) -> Result<PathBuf, SystemError> {
+        let dev = own.with_file_name(DEV);
+        if dev.is_file() {
+            Ok(dev)
+        } else {
+            Err(SystemError::NotBuilt(dev))
+        }
+    }
+
     /// Starts every part and waits until each serves.
     pub fn start(wishes: Wishes) -> Result<Self, SystemError> {
         let folder = tempfile::tempdir().map_err(SystemError::Folder)?;
@@ -180,21 +239,24 @@ impl System {
             source,
         };
         let mut child = Command::new(&wishes.dev)
-            .args(["up", "--state"])
+            .args(["up", "--attended", "--state"])
             .arg(folder.path())
             .args(["--endpoints", &wishes.endpoints.to_string()])
             .args(["--concurrency", &wishes.concurrency.to_string()])
-            .stdin(Stdio::null())
+            .args(wishes.packing.iter().flat_map(Packing::arguments))
+            // It ends when this pipe does: also when this process is killed.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // Ctrl-C is for this process.
+            .process_group(0)
             .spawn()
             .map_err(run)?;
-        let said = child.stdout.take().map(|out| BufReader::new(out).lines());
-        let up = said
-            .into_iter()
-            .flatten()
-            .any(|line| line.is_ok_and(|line| line.contains(UP)));
-        if !up {
+        let mut said = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut said).map_err(run)?;
+        }
+        if !said.starts_with('{') {
             stop(&mut child);
             let logs = folder.keep().join("logs");
             return Err(SystemError::NotUp { logs });
@@ -244,6 +306,12 @@ impl System {
     pub fn enclave(&self) -> Result<EnclaveId, SystemError> {
         let enclave = self.user.enclaves.get(ENCLAVE).copied();
         enclave.ok_or(SystemError::Unnamed("the enclave"))
+    }
+
+    /// A folder of the system's own, which goes with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The id of the process that runs the system: the parent of every part.
@@ -352,11 +420,10 @@ impl Drop for System {
     }
 }
 
-/// Interrupts, which ends every part, and waits.
+/// Ends its input, which ends every part, and waits.
 fn stop(child: &mut Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // Either may fail only if it has ended already.
-    pid.map(|pid| kill_process(pid, Signal::INT));
+    drop(child.stdin.take());
+    // This may fail only if it was waited for already.
     child.wait().ok();
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use service::Shutdown;
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, Packing};
 use crate::demo::parties::Person;
 use crate::progress::Progress;
 use crate::state::StateFolder;
@@ -36,9 +36,15 @@ pub(super) struct UpArgs {
     /// Longest lease, in seconds: how late a revocation may take effect (part of E_K and E_S).
     #[arg(long, default_value_t = 300)]
     lease_ttl_s: u32,
+    #[command(flatten)]
+    packing: Packing,
     /// Record everything that crosses the host in the state folder.
     #[arg(long)]
     record: bool,
+    /// For a program that starts this one: print one line of JSON when everything listens, and stop
+    /// when standard input ends, which it also does when that program is killed.
+    #[arg(long, hide = true)]
+    attended: bool,
 }
 
 pub(super) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -52,6 +58,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             lease_ttl_s: args.lease_ttl_s,
             concurrency: args.concurrency,
             endpoints: args.endpoints,
+            packing: args.packing.clone(),
             ports: [args.keyservice_port, args.platform_port, args.fnpacker_port],
             record: args.record,
         };
@@ -68,8 +75,15 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             Person::at(cluster.state().root().join(who))?;
         }
         write_profile(&cluster, &["user", "owner"])?;
-        show_usage(&cluster);
-        let stopped = until_stopped(&shutdown, &mut cluster).await;
+        if args.attended {
+            say_where(&cluster);
+        } else {
+            show_usage(&cluster);
+        }
+        let stopped = tokio::select! {
+            stopped = until_stopped(&shutdown, &mut cluster) => stopped,
+            () = until_stdin_ends(), if args.attended => Ok(()),
+        };
         cluster.stop().await;
         stopped?;
         Ok(ExitCode::SUCCESS)
@@ -85,6 +99,30 @@ pub(super) async fn until_stopped(
         stopped = shutdown.on_signals() => Ok(stopped?),
         broken = cluster.broken() => anyhow::bail!(broken),
     }
+}
+
+/// Whoever holds the other end is gone, however that came about.
+async fn until_stdin_ends() {
+    // A thread of its own: tokio would wait for its blocking read when the runtime stops.
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        tracing::debug!(?read, "standard input ended");
+        drop(ended);
+    });
+    drop(end.await);
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the program that asked")]
+fn say_where(cluster: &Cluster) {
+    let said = serde_json::json!({
+        "keyservice": cluster.keyservice(),
+        "platform": cluster.platform_url(),
+        "fnpacker": cluster.fnpacker_url(),
+        "enclave": cluster.identities().semirt,
+        "state": cluster.state().root(),
+    });
+    println!("{said}");
 }
 
 /// A profile for each person; the first one's is the default.
