@@ -1,5 +1,6 @@
 //! One module for each command: its arguments, and what it prints.
 
+pub(crate) mod compare;
 pub(crate) mod evidence;
 pub(crate) mod router;
 pub(crate) mod simulate;

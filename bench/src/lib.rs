@@ -1,6 +1,7 @@
 //! Measures packing policies in virtual time, with the very policy code that FnPacker runs; and
 //! what it costs to verify evidence.
 
+pub mod compare;
 pub mod costs;
 pub mod evidence;
 pub mod policy;

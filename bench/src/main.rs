@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
+use commands::compare::Compare;
 use commands::evidence::Evidence;
 use commands::router::Router;
 use commands::simulate::Simulate;
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Plays workloads against policies in virtual time, with FnPacker's own policy code.
     Simulate(Simulate),
+    /// Compares policies at the memory bill of the published FnPacker.
+    Compare(Compare),
     /// Verifies evidence of every TEE many times: one process, one core.
     Evidence(Evidence),
     /// Measures what FnPacker and the platform add to a request, on a system of its own.
@@ -32,6 +35,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let text = match Cli::parse().command {
         Command::Simulate(command) => command.run()?,
+        Command::Compare(command) => command.run()?,
         Command::Evidence(command) => command.run()?,
         Command::Router(command) => command.run()?,
     };

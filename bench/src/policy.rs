@@ -16,7 +16,7 @@ pub enum ParsePolicyError {
 }
 
 /// A policy, and the pool for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PolicySpec {
     pub text: String,
     pub name: PolicyName,
@@ -28,13 +28,51 @@ pub struct PolicySpec {
     pub ttl: Duration,
     /// Instances that the platform's memory holds.
     pub instances: usize,
+    /// Seconds of waiting that a GB-second is worth.
+    pub price: f64,
 }
 
 impl PolicySpec {
+    /// The policy with what is usual for it.
+    #[must_use]
+    pub fn new(name: PolicyName) -> Self {
+        let steers = matches!(name, PolicyName::ChBl | PolicyName::EctG | PolicyName::EctP);
+        Self {
+            text: name.name().to_owned(),
+            name,
+            endpoints: match name {
+                PolicyName::OneToOne => 4096,
+                PolicyName::ChBl | PolicyName::EctG => 8,
+                PolicyName::EctP => 16,
+                _ => 5,
+            },
+            models: if steers { 4 } else { 1 },
+            ttl: Duration::from_secs(60),
+            instances: 16,
+            price: 0.05,
+        }
+    }
+
+    /// Writes down its own parameters.
+    #[must_use]
+    pub fn named(mut self) -> Self {
+        self.text = format!(
+            "{}:endpoints={},models={},ttl={}",
+            self.name.name(),
+            self.endpoints,
+            self.models,
+            self.ttl.as_secs()
+        );
+        if self.name == PolicyName::EctP {
+            self.text.push_str(&format!(",price={}", self.price));
+        }
+        self
+    }
+
     /// A fresh policy.
     #[must_use]
-    pub fn policy(&self) -> Box<dyn Policy> {
-        self.name.policy()
+    pub fn policy(&self, rent: f64) -> Box<dyn Policy> {
+        self.name.policy(rent)
     }
 
     /// Bounds that do not bind: the comparison is of policies, not of queue lengths.
@@ -61,25 +99,18 @@ impl FromStr for PolicySpec {
             .into_iter()
             .find(|policy| policy.name() == name);
         let name = named.ok_or_else(|| ParsePolicyError::Name(name.to_owned()))?;
-        let steers = matches!(name, PolicyName::ChBl | PolicyName::EctG);
-        let mut spec = Self {
-            text: text.to_owned(),
-            name,
-            endpoints: match name {
-                PolicyName::OneToOne => 4096,
-                PolicyName::ChBl | PolicyName::EctG => 8,
-                _ => 5,
-            },
-            models: if steers { 4 } else { 1 },
-            ttl: Duration::from_secs(60),
-            instances: 16,
-        };
+        let mut spec = Self::new(name);
+        spec.text = text.to_owned();
         for parameter in parameters
             .split(',')
             .filter(|parameter| !parameter.is_empty())
         {
             let wrong = || ParsePolicyError::Parameter(parameter.to_owned());
             let (key, value) = parameter.split_once('=').ok_or_else(wrong)?;
+            if key == "price" {
+                spec.price = value.parse().map_err(|_| wrong())?;
+                continue;
+            }
             let value: u32 = value.parse().map_err(|_| wrong())?;
             let count = usize::try_from(value)
                 .ok()

@@ -134,7 +134,7 @@ impl<'a> Simulation<'a> {
             medians,
             spec,
             random: Random::new(seed),
-            packing: Packing::new(spec.policy(), spec.endpoints, spec.limits()),
+            packing: Packing::new(spec.policy(spec.price * gb), spec.endpoints, spec.limits()),
             processor: Processor::new(machine.cores),
             events: BinaryHeap::new(),
             event_number: 0,

@@ -54,7 +54,7 @@ struct Tally {
 
 /// Runs a trace through a policy in virtual time, one model at a time on an endpoint.
 fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -> Tally {
-    let mut packing = Packing::new(policy.policy(), endpoints, Limits::default());
+    let mut packing = Packing::new(policy.policy(0.1), endpoints, Limits::default());
     let mut tally = Tally::default();
     let mut ends: BinaryHeap<Reverse<(Duration, Ticket, usize, usize)>> = BinaryHeap::new();
     let mut spents: Vec<Spent> = Vec::new();

@@ -104,7 +104,7 @@ impl<'a> Play<'a> {
             policy,
             models,
             popularity: weights.collect(),
-            packing: Packing::new(policy.policy(), INSTANCES, limits),
+            packing: Packing::new(policy.policy(0.025), INSTANCES, limits),
             random: Random::new(7),
             now: Duration::ZERO,
             actions: Vec::new(),

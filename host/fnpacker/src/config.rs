@@ -9,8 +9,12 @@ use protocol::EnclaveId;
 use protocol::openwhisk::is_entity_name;
 use serde::Deserialize;
 
-use crate::packing::{AllInOne, ChBl, EctG, Limits, OneToOne, Policy, Published, Search, WhenBusy};
+use crate::packing::Limits;
 use crate::platform::FunctionSpec;
+
+mod policy;
+
+pub use policy::PolicyName;
 
 const MIB: u64 = 1024 * 1024;
 /// Most endpoints of one pool.
@@ -61,6 +65,8 @@ pub struct PoolConfig {
     /// Time limit of a function, for its start and for each run.
     pub timeout: Duration,
     pub policy: PolicyName,
+    /// Seconds of waiting that a GB-second of memory is worth; for policies that weigh the two.
+    pub memory_price: f64,
     pub queue: usize,
     pub queue_per_user: usize,
     pub in_flight: u32,
@@ -87,6 +93,13 @@ impl PoolConfig {
         }
     }
 
+    /// Seconds of waiting that the memory of one instance is worth for each second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "MiB, below 2^53")]
+    pub fn rent(&self) -> f64 {
+        self.memory_price * self.memory_mb as f64 / 1024.0
+    }
+
     /// Its functions, as they should be deployed.
     #[must_use]
     pub fn functions(&self) -> Vec<FunctionSpec> {
@@ -99,60 +112,6 @@ impl PoolConfig {
             env: self.init.clone(),
         };
         (0..self.endpoints).map(function).collect()
-    }
-}
-
-/// A packing policy, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PolicyName {
-    Published,
-    PublishedStrict,
-    Affinity,
-    OneToOne,
-    AllInOne,
-    ChBl,
-    EctG,
-}
-
-impl PolicyName {
-    /// Every policy.
-    pub const ALL: [Self; 7] = [
-        Self::Published,
-        Self::PublishedStrict,
-        Self::Affinity,
-        Self::OneToOne,
-        Self::AllInOne,
-        Self::ChBl,
-        Self::EctG,
-    ];
-
-    /// Its name in configuration files; the policy itself goes by the same.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::PublishedStrict => "published-strict",
-            Self::Affinity => "affinity",
-            Self::OneToOne => "one-to-one",
-            Self::AllInOne => "all-in-one",
-            Self::ChBl => "ch-bl",
-            Self::EctG => "ect-g",
-        }
-    }
-
-    /// A fresh policy of this name.
-    #[must_use]
-    pub fn policy(self) -> Box<dyn Policy> {
-        match self {
-            Self::Published => Box::new(Published::new(Search::FirstFit, WhenBusy::Wait)),
-            Self::PublishedStrict => Box::new(Published::new(Search::FirstFit, WhenBusy::Refuse)),
-            Self::Affinity => Box::new(Published::new(Search::Affinity, WhenBusy::Wait)),
-            Self::OneToOne => Box::new(OneToOne::default()),
-            Self::AllInOne => Box::new(AllInOne),
-            Self::ChBl => Box::new(ChBl::default()),
-            Self::EctG => Box::new(EctG::default()),
-        }
     }
 }
 
@@ -204,7 +163,10 @@ struct RawPool {
     endpoints: u32,
     #[serde(with = "service::units::duration")]
     timeout: Duration,
+    #[serde(default)]
     policy: PolicyName,
+    #[serde(default = "default_memory_price")]
+    memory_price: f64,
     #[serde(default = "default_queue")]
     queue: usize,
     #[serde(default = "default_queue_per_user")]
@@ -245,6 +207,11 @@ fn default_in_flight() -> u32 {
 
 fn default_models_per_instance() -> usize {
     Limits::default().models_per_instance
+}
+
+/// See docs/packing.md for what other prices come to.
+const fn default_memory_price() -> f64 {
+    0.1
 }
 
 fn default_keep_alive() -> Duration {
@@ -291,7 +258,7 @@ impl TryFrom<RawPool> for PoolConfig {
 
     fn try_from(raw: RawPool) -> Result<Self, InvalidConfig> {
         let models = Limits::default().models;
-        let checks: [(&'static str, bool, String); 6] = [
+        let checks: [(&'static str, bool, String); 7] = [
             (
                 "memory",
                 raw.memory >= MIB && raw.memory.is_multiple_of(MIB),
@@ -307,6 +274,11 @@ impl TryFrom<RawPool> for PoolConfig {
                 "timeout",
                 raw.timeout >= Duration::from_millis(100),
                 "at least 100ms".to_owned(),
+            ),
+            (
+                "memory_price",
+                (0.0..1e9).contains(&raw.memory_price),
+                "seconds of waiting for a GB-second, from 0".to_owned(),
             ),
             ("in_flight", raw.in_flight > 0, "at least 1".to_owned()),
             (
@@ -332,6 +304,7 @@ impl TryFrom<RawPool> for PoolConfig {
             endpoints: raw.endpoints,
             timeout: raw.timeout,
             policy: raw.policy,
+            memory_price: raw.memory_price,
             queue: raw.queue,
             queue_per_user: raw.queue_per_user,
             in_flight: raw.in_flight,
@@ -376,8 +349,8 @@ mod tests {
     #[test]
     fn a_policy_has_one_name() {
         for policy in PolicyName::ALL {
-            assert_eq!(policy.policy().name(), policy.name());
-            let text = shipped().replace("\"published\"", &format!("\"{}\"", policy.name()));
+            assert_eq!(policy.policy(0.1).name(), policy.name());
+            let text = shipped().replace("\"ect-p\"", &format!("\"{}\"", policy.name()));
             assert_eq!(load(&text).unwrap().pools[0].policy, policy);
         }
     }
@@ -412,7 +385,7 @@ mod tests {
                 "a whole number of MiB",
             ),
             (shipped().replace("\"main\"", "\"a b\""), "pool name 'a b'"),
-            (shipped().replace("\"published\"", "\"best\""), "best"),
+            (shipped().replace("\"ect-p\"", "\"best\""), "best"),
             (shipped().replace(&hex, "00"), "96"),
             (format!("{}\n[[pool]]{pool}", shipped()), "pool name 'main'"),
             (second, "'main' and 'other' have the same enclave"),

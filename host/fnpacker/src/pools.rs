@@ -144,7 +144,11 @@ impl Pool {
                 deployed: Mutex::default(),
             })
             .collect();
-        let packing = Packing::new(config.policy.policy(), functions.len(), config.limits());
+        let packing = Packing::new(
+            config.policy.policy(config.rent()),
+            functions.len(),
+            config.limits(),
+        );
         let (errands, to_run) = tokio::sync::mpsc::unbounded_channel();
         let state = State {
             packing,
