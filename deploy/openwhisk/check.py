@@ -36,6 +36,9 @@ SIMULATED = b"SESEMI-SIMULATED" + b"-TEE"
 EXIT_NO_TEE = 3
 USER = 65532
 MODEL = ROOT / "models/breast-cancer"
+# OpenWhisk's limit on a payload, and rows of the model's input that are beyond it.
+LIMIT = 1 << 20
+ROWS = 10_000
 CHECKS = []
 
 
@@ -101,11 +104,12 @@ class Front:
 
     def __init__(self, invoker: Invoker):
         outer = self
-        self.answers = []
+        self.answers, self.longest = [], 0
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
+                outer.longest = max(outer.longest, len(body))
                 began = time.monotonic()
                 answer = invoker.run(json.loads(body))
                 outer.answers.append(answer)
@@ -168,7 +172,7 @@ class Parties:
         self.shared = state / "for-containers"
         shutil.copytree(state / "simulated-hardware", self.shared / "hardware")
         shutil.copy(state / "config/semirt.toml", self.shared / "semirt.toml")
-        shutil.copytree(state / "store", self.shared / "store")
+        (state / "store").chmod(0o755)
         for path in [self.shared, *self.shared.rglob("*")]:
             os.chown(path, USER, USER)
 
@@ -179,14 +183,24 @@ class Parties:
         assert done.returncode == 0, f"sesemi {arguments[0]}: {done.stderr}"
         return json.loads(done.stdout)
 
-    def infer(self, front: Front, *extra) -> list[dict]:
-        """Asks the container's SeMIRT, through `front`; every answer must be the known one."""
+    def infer(self, front: Front, *extra, repeat: int = 1) -> list[dict]:
+        """Asks the container's SeMIRT, through `front`; every answer must be the known one.
+
+        With `repeat`, the example's rows are asked for so many times in one request.
+        """
+        inputs = json.loads((MODEL / "inputs.json").read_text())
+        for tensor in inputs["inputs"]:
+            tensor["shape"][0] *= repeat
+            tensor["data"] *= repeat
+        file = self.state / "inputs.json"
+        file.write_text(json.dumps(inputs))
         profile = self.state / "container.toml"
         text = (self.state / "user.toml").read_text()
         profile.write_text(re.sub(r'(?m)^url = "http://.*"$', f'url = "{front.url}"', text))
-        answer = self.cli("user", "infer", "breast-cancer", "--input", MODEL / "inputs.json",
+        answer = self.cli("user", "infer", "breast-cancer", "--input", file,
                           *extra, profile=profile)
         expected = json.loads((MODEL / "expected.json").read_text())["outputs"][0]["data"]
+        expected *= repeat
         for request in answer["requests"]:
             assert request["ok"], request
             got = request["outputs"][0]["data"]
@@ -200,10 +214,10 @@ class Parties:
 
     def container(self, engine: Engine, image: str, environment=None) -> Container:
         """Starts the developer image with the host's part of the simulation mounted."""
-        mounts = {"hardware": "/srv/hardware", "semirt.toml": "/etc/sesemi/semirt.toml",
-                  "store": "/srv/store"}
-        options = [word for name, at in mounts.items()
-                   for word in ("--volume", f"{self.shared / name}:{at}:ro")]
+        mounts = {self.shared / "hardware": "/srv/hardware", self.state / "store": "/srv/store",
+                  self.shared / "semirt.toml": "/etc/sesemi/semirt.toml"}
+        options = [word for path, at in mounts.items()
+                   for word in ("--volume", f"{path}:{at}:ro")]
         arguments = ["role", "semirt", "--config", "/etc/sesemi/semirt.toml",
                      "--hardware", "/srv/hardware"]
         return Container(engine, image, options=options, arguments=arguments,
@@ -262,6 +276,11 @@ def openwhisk(engine: Engine, image: str, parties: Parties) -> None:
                   paths[0]["path"] != "hot" and paths[1]["path"] == "hot", paths)
             many = parties.infer(front, "--count", "16", "--concurrency", "4")
             check("sixteen requests, four at once", len(many) == 16, many)
+            large = parties.infer(front, repeat=ROWS // 8)[0]
+            check(f"a request of {large['sent_bytes']} bytes goes through the model store",
+                  large["sent_bytes"] > LIMIT > 100 * front.longest, front.longest)
+            left = list((parties.state / "store/requests").iterdir())
+            check("and is cleared away after it", not left, left)
             junk = invoker.run({"ciphertext": "AAAA"})
             check("what is no request is answered 200 with an error",
                   junk.status == 200 and junk.json()["error"]["code"] == "invalid_request",

@@ -9,9 +9,10 @@ use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use protocol::invoke::{RoutedResponse, SealedRequest, TIMEOUT_HEADER};
+use protocol::invoke::{RoutedResponse, SealedRequest, SubmittedRequest, TIMEOUT_HEADER};
 use protocol::limits::PAYLOAD_MAX;
 use protocol::{ErrorCode, WireError};
+use serde::Serialize;
 use url::Url;
 
 use crate::explain::{Explain, advice};
@@ -129,6 +130,23 @@ impl Gateway {
     pub async fn infer(
         &self,
         request: &SealedRequest,
+        timeout: Duration,
+    ) -> Result<RoutedResponse, GatewayError> {
+        self.send(request, timeout).await
+    }
+
+    /// As [`Self::infer`], for a request whose ciphertext may lie in the model store.
+    pub async fn submit(
+        &self,
+        request: &SubmittedRequest,
+        timeout: Duration,
+    ) -> Result<RoutedResponse, GatewayError> {
+        self.send(request, timeout).await
+    }
+
+    async fn send(
+        &self,
+        request: &(impl Serialize + Sync),
         timeout: Duration,
     ) -> Result<RoutedResponse, GatewayError> {
         let body = serde_json::to_vec(request).map_err(GatewayError::Encode)?;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::explain::{Explain, advice};
 use crate::gateway::{Gateway, GatewayError};
 use crate::keyring::{KeyringError, RequestKeyring};
+use crate::request_store::{RequestStore, RequestStoreError};
 use crate::retry::RetryPolicy;
 
 /// In what an answer does not fit its request.
@@ -36,6 +37,8 @@ pub enum InferError {
     Random(#[from] RngError),
     #[error("cannot seal the request")]
     Seal(#[from] SealError),
+    #[error("cannot send a large request")]
+    Store(#[from] RequestStoreError),
     /// From the untrusted side, or from an instance that could not open the request: not
     /// authenticated.
     #[error("the request was not answered")]
@@ -58,6 +61,7 @@ impl Explain for InferError {
             }
             Self::Encode(_) => ErrorCode::InvalidTensor,
             Self::Random(_) | Self::Seal(_) | Self::Reply(_) => ErrorCode::Internal,
+            Self::Store(error) => error.code(),
             Self::Gateway(error) => error.code(),
             Self::Mismatch(_) => ErrorCode::ResponseMismatch,
             Self::Enclave(error) => error.code,
@@ -67,6 +71,7 @@ impl Explain for InferError {
     fn retryable(&self) -> bool {
         match self {
             Self::Key(error) => error.retryable(),
+            Self::Store(error) => error.retryable(),
             Self::Gateway(error) => error.retryable(),
             other => other.code().retryable(),
         }
@@ -83,6 +88,7 @@ impl Explain for InferError {
     fn advice(&self) -> String {
         match self {
             Self::Key(error) => error.advice(),
+            Self::Store(error) => error.advice(),
             Self::Gateway(error) => error.advice(),
             other => advice(other.code()).to_owned(),
         }
@@ -189,6 +195,7 @@ pub struct InferClient {
     user: PrincipalId,
     keyring: RequestKeyring,
     retry: RetryPolicy,
+    store: Option<RequestStore>,
 }
 
 impl InferClient {
@@ -204,6 +211,16 @@ impl InferClient {
             user,
             keyring,
             retry,
+            store: None,
+        }
+    }
+
+    /// Sends what is too large for the platform through a store.
+    #[must_use]
+    pub fn with_store(self, store: RequestStore) -> Self {
+        Self {
+            store: Some(store),
+            ..self
         }
     }
 
@@ -263,9 +280,31 @@ impl InferClient {
         remaining: Duration,
     ) -> Result<(PendingAnswer, RoutedResponse, Vec<Tensor>, String), InferError> {
         let pending = PendingAnswer::seal(key, self.user, model, *enclave, payload)?;
-        let routed = self.gateway.infer(pending.request(), remaining).await?;
+        let request = pending.request();
+        let routed = match self.store.as_ref().filter(|store| store.takes(request)) {
+            None => self.gateway.infer(request, remaining).await?,
+            Some(store) => {
+                let work = self.send_stored(store, request, remaining);
+                let late = GatewayError::Deadline(remaining);
+                tokio::time::timeout(remaining, work)
+                    .await
+                    .unwrap_or(Err(late.into()))?
+            }
+        };
         let (outputs, version) = pending.open(&routed)?;
         Ok((pending, routed, outputs, version))
+    }
+
+    async fn send_stored(
+        &self,
+        store: &RequestStore,
+        request: &SealedRequest,
+        remaining: Duration,
+    ) -> Result<RoutedResponse, InferError> {
+        let placed = store.put(request).await?;
+        let routed = self.gateway.submit(&placed.request, remaining).await;
+        placed.remove().await;
+        Ok(routed?)
     }
 }
 

@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 
-use protocol::invoke::{Routing, Telemetry};
+use protocol::invoke::{Routing, StoredAt, Telemetry};
 use protocol::{EnclaveId, ModelId, PrincipalId, RequestId, WireError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A [`protocol::invoke::SealedRequest`] without its ciphertext; as strict about its form.
+/// A [`protocol::invoke::SubmittedRequest`] without its ciphertext; as strict about its form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestView<'a> {
@@ -19,10 +19,22 @@ pub(crate) struct RequestView<'a> {
     pub(crate) model: ModelId,
     pub(crate) enclave: EnclaveId,
     pub(crate) request_id: RequestId,
-    /// Its form is for the enclave to judge; here it must only be a text.
+    /// Its form is for the enclave to judge; here it must only be a text, or a place.
     #[serde(borrow)]
     #[expect(dead_code, reason = "there to be checked for presence and type")]
-    ciphertext: Cow<'a, str>,
+    ciphertext: CiphertextView<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "the ciphertext is neither base64 nor {digest, size}"
+)]
+#[expect(dead_code, reason = "there to be checked for its type")]
+enum CiphertextView<'a> {
+    #[serde(borrow)]
+    Here(Cow<'a, str>),
+    Stored(StoredAt),
 }
 
 /// What a function answers: a [`protocol::invoke::RunResult`].
@@ -230,11 +242,18 @@ mod tests {
             (view.model, view.request_id),
             (request.model, request.request_id)
         );
+        let mut stored = serde_json::from_str::<Value>(&good).unwrap();
+        stored["ciphertext"] = serde_json::json!({ "digest": "05".repeat(32), "size": 7 });
+        serde_json::from_str::<RequestView<'_>>(&stored.to_string()).unwrap();
         for (from, to) in [
             ("\"user\"", "\"usr\""),
             ("\"m\"", "\"M\""),
             ("\"ciphertext\":\"", "\"ciphertext\":7,\"x\":\""),
             ("{", "{\"more\":1,"),
+            (
+                "\"ciphertext\":\"",
+                "\"ciphertext\":{\"digest\":\"05\"},\"x\":\"",
+            ),
         ] {
             let bad = good.replacen(from, to, 1);
             assert!(

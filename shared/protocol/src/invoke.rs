@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error_code::WireError;
-use crate::id::{EnclaveId, InstanceId, ModelId, PrincipalId, RequestId};
+use crate::id::{Digest, EnclaveId, InstanceId, ModelId, PrincipalId, RequestId};
 
 /// How long a caller of FnPacker's `POST /v1/infer` waits, in milliseconds, as an HTTP header. Without
 /// it FnPacker's own patience counts, and a caller that waits longer would ask twice.
@@ -42,6 +42,50 @@ pub struct SealedRequest {
     /// `COSE_Encrypt`, base64 in JSON.
     #[serde(with = "base64_bytes")]
     pub ciphertext: Vec<u8>,
+}
+
+/// A [`SealedRequest`] as it may be submitted: with its ciphertext, or with the place of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmittedRequest {
+    pub user: PrincipalId,
+    pub model: ModelId,
+    pub enclave: EnclaveId,
+    pub request_id: RequestId,
+    pub ciphertext: Ciphertext,
+}
+
+/// A request's `COSE_Encrypt`, or where it lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "the ciphertext is neither base64 nor {digest, size}"
+)]
+pub enum Ciphertext {
+    Here(#[serde(with = "base64_bytes")] Vec<u8>),
+    Stored(StoredAt),
+}
+
+/// A ciphertext in the model store, among its requests (docs/protocol.md, "Large requests").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredAt {
+    /// SHA-256 of the ciphertext, which is also its name there.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl From<SealedRequest> for SubmittedRequest {
+    fn from(sealed: SealedRequest) -> Self {
+        Self {
+            user: sealed.user,
+            model: sealed.model,
+            enclave: sealed.enclave,
+            request_id: sealed.request_id,
+            ciphertext: Ciphertext::Here(sealed.ciphertext),
+        }
+    }
 }
 
 /// The answer on its way back.
@@ -152,5 +196,44 @@ mod tests {
         let json = serde_json::to_string(&error).unwrap();
         assert_eq!(json, r#"{"error":{"code":"cannot_open","message":"x"}}"#);
         assert_eq!(serde_json::from_str::<RunResult>(&json).unwrap(), error);
+    }
+
+    #[test]
+    fn a_submitted_request_is_a_sealed_one_or_says_where_it_lies() {
+        let sealed = SealedRequest {
+            user: PrincipalId::new([1; 32]),
+            model: "m".parse().unwrap(),
+            enclave: EnclaveId::new([2; 48]),
+            request_id: RequestId::new([3; 16]),
+            ciphertext: vec![4; 100],
+        };
+        let json = serde_json::to_value(&sealed).unwrap();
+        let read = |json: &serde_json::Value| {
+            serde_json::from_slice::<SubmittedRequest>(json.to_string().as_bytes())
+        };
+        assert_eq!(read(&json).unwrap(), SubmittedRequest::from(sealed));
+        let digest = "05".repeat(32);
+        let with = |ciphertext: serde_json::Value| {
+            let mut json = json.clone();
+            json["ciphertext"] = ciphertext;
+            read(&json)
+        };
+        let stored = with(serde_json::json!({ "digest": digest, "size": 7 })).unwrap();
+        let at = StoredAt {
+            digest: Digest::new([5; 32]),
+            size: 7,
+        };
+        assert_eq!(stored.ciphertext, Ciphertext::Stored(at));
+        for bad in [
+            serde_json::json!("no base64!"),
+            serde_json::json!(null),
+            serde_json::json!({ "digest": digest }),
+            serde_json::json!({ "digest": "05", "size": 7 }),
+            serde_json::json!({ "digest": digest, "size": -1 }),
+            serde_json::json!({ "digest": digest, "size": 7, "store": "file:///etc" }),
+        ] {
+            let error = with(bad).unwrap_err().to_string();
+            assert!(error.contains("neither base64 nor"), "{error}");
+        }
     }
 }

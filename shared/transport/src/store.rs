@@ -191,6 +191,39 @@ impl ModelStore {
         }
     }
 
+    /// The requests beside the models: sealed requests that are too large for the platform, in the
+    /// folder `requests`, so that an operator can let them expire and give users no more than that.
+    #[must_use]
+    pub fn requests(&self) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            prefix: self.prefix.clone().join("requests"),
+        }
+    }
+
+    /// Stores bytes, whose digest must be `digest`. Nothing is visible before all of it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<(), StoreError> {
+        let put = self.store.put(&self.location(digest), bytes.into()).await;
+        put.map(drop).map_err(|error| classify(digest, error))
+    }
+
+    /// Removes what lies under `digest`; nothing there is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.store.delete(&self.location(digest)).await {
+            Err(error) => match classify(digest, error) {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Starts fetching the artifact with `digest`. The bytes are not checked: that is for
     /// whoever opens the artifact.
     ///

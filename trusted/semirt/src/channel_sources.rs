@@ -56,6 +56,7 @@ impl OpenSources for ChannelSources {
         };
         Ok(Sources {
             keys: Arc::new(keys),
+            requests: Arc::new(StoredArtifacts(store.requests())),
             artifacts: Arc::new(StoredArtifacts(store)),
         })
     }

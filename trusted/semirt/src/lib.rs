@@ -20,6 +20,7 @@ mod refusal;
 mod replay;
 mod serve;
 mod server;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod workers;

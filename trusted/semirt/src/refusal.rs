@@ -14,6 +14,7 @@ use crate::keys::KeyError;
 use crate::models::ModelError;
 use crate::replay::Replayed;
 use crate::sources::KeySourceError;
+use crate::stored::StoredError;
 use crate::workers::{Full, TooLong};
 
 /// When to come back to an instance that is busy, in milliseconds.
@@ -30,6 +31,8 @@ pub(crate) enum Refusal {
     TooLong(#[from] TooLong),
     #[error("the request is for another enclave than this")]
     OtherEnclave,
+    #[error("take the request from the model store")]
+    Stored(#[from] StoredError),
     #[error("get the keys")]
     Keys(#[from] KeyError),
     #[error("open the request")]
@@ -54,6 +57,7 @@ impl Refusal {
                 ErrorCode::EnclaveNotAllowed,
                 "the request is sealed for another enclave than this",
             ),
+            Self::Stored(error) => stored_wire(error),
             Self::Keys(error) => return keys_wire(error),
             Self::Open(OpenError::TooLarge { .. }) => (
                 ErrorCode::TooLarge,
@@ -71,6 +75,23 @@ impl Refusal {
             Self::Seal(_) | Self::Task => (ErrorCode::Internal, "the answer could not be sealed"),
         };
         again(WireError::new(code, message))
+    }
+}
+
+const fn stored_wire(error: &StoredError) -> (ErrorCode, &'static str) {
+    match error {
+        StoredError::Fetch(_) | StoredError::TooSlow => (
+            ErrorCode::StoreUnavailable,
+            "the sealed request could not be fetched from the model store",
+        ),
+        StoredError::Length | StoredError::Digest => (
+            ErrorCode::ArtifactMismatch,
+            "what the model store gave is not the sealed request that was named",
+        ),
+        StoredError::TooLarge => (
+            ErrorCode::TooLarge,
+            "the sealed request is larger than this instance takes",
+        ),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crypto::{Binding, ResponseKey, open_request, seal_response};
+use crypto::{Binding, ResponseKey, open_request, seal_response, sha256};
 use inference::{Engines, LoadLimits, Session};
 use protocol::id::InstanceId;
-use protocol::invoke::{RunResult, SealedRequest, SealedResponse};
+use protocol::invoke::{Ciphertext, RunResult, SealedResponse, StoredAt, SubmittedRequest};
 use protocol::measured::Isolation;
 use protocol::oip::{InferReply, InferRequest, OipError};
 use protocol::{EnclaveId, ModelId, PrincipalId, RequestId, Tensor};
@@ -24,7 +24,8 @@ use crate::models::load::{LoadTimes, Loader};
 use crate::models::{Had, ModelLease, Models};
 use crate::refusal::{Failure, Refusal};
 use crate::replay::{FirstUse, REMEMBERED_MAX, ReplayWindow};
-use crate::sources::Sources;
+use crate::sources::{ArtifactSource, Sources};
+use crate::stored::{self, StoredError};
 use crate::workers::{Ticket, Worker, Workers};
 
 /// Work on more bytes than this goes to a thread that may block.
@@ -47,6 +48,7 @@ pub(crate) struct Serve {
     isolation: Isolation,
     keys: Arc<Keys>,
     models: Arc<Models>,
+    requests: Arc<dyn ArtifactSource>,
     workers: Workers,
     replay: Mutex<ReplayWindow>,
     seq: AtomicU64,
@@ -133,6 +135,7 @@ impl Serve {
             isolation: measured.isolation,
             keys: Arc::new(keys),
             models: Arc::new(models),
+            requests: sources.requests,
             workers: Workers::new(measured.concurrency.into(), host.queue_wait),
             replay: Mutex::new(ReplayWindow::new(REMEMBERED_MAX)),
             seq: AtomicU64::new(0),
@@ -157,17 +160,21 @@ impl Serve {
     }
 
     /// Serves one request that was let in. Never fails as a call: what goes wrong is the answer.
-    pub(crate) async fn serve(&self, _ticket: &Ticket, request: SealedRequest) -> RunResult {
+    pub(crate) async fn serve(
+        &self,
+        _ticket: &Ticket,
+        request: impl Into<SubmittedRequest>,
+    ) -> RunResult {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
         let clock = Arc::clone(&self.clock);
         let mut meter = Meter::new(clock, self.identity.instance.clone(), seq);
-        let SealedRequest {
+        let SubmittedRequest {
             user,
             model,
             enclave,
             request_id,
             ciphertext,
-        } = request;
+        } = request.into();
         let ids = Ids {
             user,
             model,
@@ -199,12 +206,16 @@ impl Serve {
     async fn answer(
         &self,
         ids: &Ids,
-        ciphertext: Vec<u8>,
+        ciphertext: Ciphertext,
         meter: &mut Meter,
     ) -> Result<Vec<u8>, Refusal> {
         if ids.enclave != self.identity.enclave {
             return Err(Refusal::OtherEnclave);
         }
+        let ciphertext = match ciphertext {
+            Ciphertext::Here(bytes) => bytes,
+            Ciphertext::Stored(at) => self.fetch_request(&at, meter).await?,
+        };
         // In sequence means: nothing of the next request begins before this one has ended.
         let worker = match self.isolation {
             Isolation::Sequential => Some(self.workers.worker().await?),
@@ -233,6 +244,20 @@ impl Serve {
             }
         };
         self.seal(ids, response_key, reply, meter).await
+    }
+
+    /// Before the worker and the keys are asked for, as if the bytes had come with the request.
+    async fn fetch_request(&self, at: &StoredAt, meter: &mut Meter) -> Result<Vec<u8>, Refusal> {
+        let start = meter.now();
+        let bytes = stored::fetch(&self.requests, at).await?;
+        let check = move || (sha256(&bytes), bytes);
+        let checked = self.offload(usize::try_from(at.size).unwrap_or(usize::MAX), check);
+        let (digest, bytes) = checked.await.ok_or(Refusal::Task)?;
+        if digest != at.digest {
+            return Err(StoredError::Digest.into());
+        }
+        meter.add_since(Phase::Fetch, start);
+        Ok(bytes)
     }
 
     async fn released_keys(

@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::action::{InitRequest, RunRequest};
-use protocol::invoke::{RunResult, SealedRequest};
+use protocol::invoke::{Ciphertext, RunResult, SealedRequest, SubmittedRequest};
 use protocol::{ErrorCode, WireError};
 use serde::Serialize;
 use serde_json::json;
@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use crate::activation_log::ActivationLog;
 use crate::lifecycle::{InitError, Lifecycle};
 use crate::refusal::Refusal;
+use crate::stored::StoredError;
 use crate::workers::{Admission, Ticket};
 
 /// Open connections: OpenWhisk allows a container 1024 open files.
@@ -198,7 +199,7 @@ impl Server {
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.split(';').next().unwrap_or_default().trim() == COSE);
         let result = match self.take_on(&head.headers, body, binary).await {
-            Ok((ticket, sealed)) => serve.serve(&ticket, sealed).await,
+            Ok((ticket, submitted)) => serve.serve(&ticket, submitted).await,
             Err(error) => RunResult::Error {
                 error,
                 telemetry: None,
@@ -230,14 +231,14 @@ impl Server {
         headers: &HeaderMap,
         body: Incoming,
         binary: bool,
-    ) -> Result<(Ticket, SealedRequest), WireError> {
+    ) -> Result<(Ticket, SubmittedRequest), WireError> {
         let max = self.lifecycle.config().host().body_max;
         // A body that says that it is too large is never kept, so it takes no memory.
         let announced = body
             .size_hint()
             .exact()
             .map_or(max, |n| if n > max { 0 } else { n });
-        let ticket = match self.admission.enter(announced) {
+        let mut ticket = match self.admission.enter(announced) {
             Ok(ticket) => ticket,
             Err(full) => {
                 discard(body).await;
@@ -251,15 +252,24 @@ impl Server {
             };
             WireError::new(code, error.to_string())
         })?;
-        let sealed = if binary {
-            from_headers(headers, body)
+        let submitted = if binary {
+            from_headers(headers, body).map(SubmittedRequest::from)
         } else {
             from_action(&body)
         };
-        Ok((
-            ticket,
-            sealed.map_err(|text| WireError::new(ErrorCode::InvalidRequest, text))?,
-        ))
+        let submitted =
+            submitted.map_err(|text| WireError::new(ErrorCode::InvalidRequest, text))?;
+        // The host names the size: what is over the bound is never fetched, and what is not takes
+        // its place before it is.
+        if let Ciphertext::Stored(at) = &submitted.ciphertext {
+            if at.size > max {
+                return Err(Refusal::from(StoredError::TooLarge).wire());
+            }
+            ticket
+                .grow(at.size)
+                .map_err(|full| Refusal::from(full).wire())?;
+        }
+        Ok((ticket, submitted))
     }
 }
 
@@ -292,8 +302,8 @@ fn from_headers(headers: &HeaderMap, body: Bytes) -> Result<SealedRequest, Strin
 }
 
 /// A request in OpenWhisk's form.
-fn from_action(body: &[u8]) -> Result<SealedRequest, String> {
-    serde_json::from_slice::<RunRequest<SealedRequest>>(body)
+fn from_action(body: &[u8]) -> Result<SubmittedRequest, String> {
+    serde_json::from_slice::<RunRequest<SubmittedRequest>>(body)
         .map(|run| run.value)
         .map_err(|error| format!("the body is not a sealed request in 'value': {error}"))
 }

@@ -89,6 +89,8 @@ pub trait ArtifactSource: Send + Sync + Debug {
 pub struct Sources {
     pub keys: Arc<dyn KeySource>,
     pub artifacts: Arc<dyn ArtifactSource>,
+    /// Sealed requests that are too large for the platform.
+    pub requests: Arc<dyn ArtifactSource>,
 }
 
 /// Why addresses cannot be used.

@@ -67,6 +67,20 @@ impl Admission {
     }
 }
 
+impl Ticket {
+    /// Asks for room for `bytes` more, which are about to be fetched.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Full> {
+        let mut inside = lock(&self.door.inside);
+        let sum = inside.bytes.saturating_add(bytes);
+        if sum > self.door.bytes_max {
+            return Err(Full);
+        }
+        inside.bytes = sum;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut inside = lock(&self.door.inside);
@@ -123,6 +137,12 @@ mod tests {
         let c = admission.enter(60).unwrap();
         assert_eq!(admission.enter(u64::MAX).unwrap_err(), Full);
         drop((b, c));
+        let mut small = admission.enter(1).unwrap();
+        assert_eq!(small.grow(100).unwrap_err(), Full);
+        assert_eq!(small.grow(u64::MAX).unwrap_err(), Full);
+        small.grow(99).unwrap();
+        assert_eq!(admission.enter(1).unwrap_err(), Full);
+        drop(small);
         assert!(admission.enter(100).is_ok());
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::invoke::{Phases, StartKind, micros};
 use protocol::{EnclaveId, ModelId, Tensor};
-use sdk::{Answer, Gateway, InferClient, InferError, RequestKeyring};
+use sdk::{Answer, Gateway, InferClient, InferError, RequestKeyring, RequestStore};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -39,6 +39,10 @@ pub(super) async fn run(context: &Context<'_>, arguments: &InferArgs) -> Result<
     let keyring = RequestKeyring::new(home.keys());
     let retry = context.retry(DEADLINE);
     let client = InferClient::new(gateway, identity.principal(), keyring, retry);
+    let client = match context.profile.store_url(None) {
+        Ok(url) => client.with_store(RequestStore::new(url)),
+        Err(_) => client,
+    };
     let batch = Batch {
         client,
         model: arguments.model.clone(),

@@ -2,6 +2,7 @@
 //! behind a real socket, and everything that the untrusted side may do to them.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use protocol::invoke::{Phases, SealedResponse, StartKind};
+use protocol::invoke::{Ciphertext, Phases, SealedResponse, StartKind, SubmittedRequest};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -204,11 +205,35 @@ fn requests_of_one_payload_differ_in_everything_but_the_ids() {
     );
 }
 
+/// A request as an instance has it, its ciphertext fetched from the store where need be.
+fn arrived(store: &Path, body: &[u8]) -> SealedRequest {
+    let request: SubmittedRequest = serde_json::from_slice(body).unwrap();
+    let ciphertext = match request.ciphertext {
+        Ciphertext::Here(bytes) => bytes,
+        Ciphertext::Stored(at) => {
+            let bytes =
+                std::fs::read(store.join(format!("requests/{}.sesemi", at.digest))).unwrap();
+            assert_eq!(
+                (bytes.len() as u64, crypto::sha256(&bytes)),
+                (at.size, at.digest)
+            );
+            bytes
+        }
+    };
+    SealedRequest {
+        user: request.user,
+        model: request.model,
+        enclave: request.enclave,
+        request_id: request.request_id,
+        ciphertext,
+    }
+}
+
 /// A FnPacker that answers by script, `attempt` counting from 0.
 struct Host {
     client: InferClient,
     attempts: Arc<AtomicU32>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _running: JoinSet<()>,
 }
 
@@ -227,7 +252,8 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let attempts = Arc::new(AtomicU32::new(0));
-        let shared = Arc::new((script, key, Arc::clone(&attempts)));
+        let folder = dir.path().to_owned();
+        let shared = Arc::new((script, key, Arc::clone(&attempts), folder));
         let mut running = JoinSet::new();
         running.spawn(async move {
             let mut connections = JoinSet::new();
@@ -238,8 +264,8 @@ impl Host {
                         let shared = Arc::clone(&shared);
                         async move {
                             let body = request.into_body().collect().await.unwrap().to_bytes();
-                            let request: SealedRequest = serde_json::from_slice(&body).unwrap();
-                            let (script, key, attempts) = &*shared;
+                            let (script, key, attempts, folder) = &*shared;
+                            let request = arrived(folder, &body);
                             let attempt = attempts.fetch_add(1, Ordering::SeqCst);
                             let (status, answer) = script(attempt, key, &request);
                             let mut response =
@@ -262,13 +288,27 @@ impl Host {
         Self {
             client,
             attempts,
-            _dir: dir,
+            dir,
             _running: running,
         }
     }
 
     async fn infer(&self) -> Result<Answer, InferError> {
         self.client.infer(&model(), &E, &[input()]).await
+    }
+
+    /// With a store in the host's folder, for requests of more than `above` bytes.
+    fn storing(mut self, above: usize) -> Self {
+        let url = format!("file://{}", self.dir.path().display());
+        let store = RequestStore::new(&url).above(above);
+        self.client = self.client.clone().with_store(store);
+        self
+    }
+
+    /// How many requests the store holds; absent if it never had one.
+    fn stored(&self) -> Option<usize> {
+        let entries = std::fs::read_dir(self.dir.path().join("requests")).ok()?;
+        Some(entries.count())
     }
 
     fn attempts(&self) -> u32 {
@@ -353,4 +393,44 @@ async fn without_a_key_nothing_is_sent() {
     );
     assert!(error.advice().contains("sesemi key register other"));
     assert_eq!(host.attempts(), 0);
+}
+
+#[tokio::test]
+async fn a_large_request_goes_through_the_store_and_is_cleared_away() {
+    let host = Host::start(|_, key, request| json(&echo(key, request, "m"))).await;
+    let host = host.storing(1100);
+    assert_eq!(host.infer().await.unwrap().outputs, [input()]);
+    assert_eq!(host.stored(), Some(0));
+
+    let refused = Host::start(|_, _, _| refusal(ErrorCode::NotGranted)).await;
+    let refused = refused.storing(0);
+    assert_eq!(
+        refused.infer().await.unwrap_err().code(),
+        ErrorCode::NotGranted
+    );
+    assert_eq!(refused.stored(), Some(0));
+}
+
+#[tokio::test]
+async fn a_small_request_never_touches_the_store() {
+    let host = Host::start(|_, key, request| json(&echo(key, request, "m"))).await;
+    let host = host.storing(2048);
+    assert_eq!(host.infer().await.unwrap().outputs, [input()]);
+    assert_eq!(host.stored(), None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_not_sent() {
+    for (url, code) in [
+        ("file:///nowhere/at/all", ErrorCode::InvalidRequest),
+        ("ftp://x", ErrorCode::InvalidRequest),
+    ] {
+        let mut host = Host::start(|_, _, _| refusal(ErrorCode::Internal)).await;
+        let store = RequestStore::new(url).above(0);
+        host.client = host.client.clone().with_store(store);
+        let error = host.infer().await.unwrap_err();
+        assert!(matches!(error, InferError::Store(_)), "{error:?}");
+        assert_eq!((error.code(), host.attempts()), (code, 0));
+        assert!(error.advice().contains("store"), "{}", error.advice());
+    }
 }

@@ -60,6 +60,32 @@ async fn a_file_with_another_digest_is_not_stored() {
 }
 
 #[tokio::test]
+async fn requests_lie_apart_from_models_and_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let requests = store.requests();
+    let digest = sha256(b"sealed");
+    requests
+        .put(&digest, Bytes::from_static(b"sealed"))
+        .await
+        .unwrap();
+    assert_eq!(fetched(&requests, &digest).await.unwrap(), b"sealed");
+    let absent = store.fetch(&digest).await;
+    assert!(matches!(absent, Err(StoreError::NotFound { .. })));
+    assert!(
+        folder
+            .path()
+            .join(format!("requests/{digest}.sesemi"))
+            .is_file()
+    );
+    for _ in 0..2 {
+        requests.remove(&digest).await.unwrap();
+    }
+    let gone = requests.fetch(&digest).await;
+    assert!(matches!(gone, Err(StoreError::NotFound { .. })));
+}
+
+#[tokio::test]
 async fn what_is_absent_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());

@@ -2,8 +2,8 @@
 
 use futures::future::join_all;
 use inference::testing::graphs;
-use protocol::invoke::{SealedRequest, StartKind};
-use protocol::{ErrorCode, Tensor};
+use protocol::invoke::{SealedRequest, StartKind, StoredAt};
+use protocol::{Digest, ErrorCode, Tensor};
 use service::{Shutdown, SystemClock};
 
 use super::*;
@@ -598,4 +598,101 @@ async fn memory_taken_by_models_in_use_is_waited_for_and_then_busy() {
     })
     .await;
     assert_right("digits", &pending.outputs(&result));
+}
+
+/// `request` with its ciphertext in the store, under its own digest.
+fn stored(world: &World, request: &SealedRequest) -> SubmittedRequest {
+    let digest = sha256(&request.ciphertext);
+    world.put(digest, &request.ciphertext);
+    let at = StoredAt {
+        digest,
+        size: request.ciphertext.len() as u64,
+    };
+    SubmittedRequest {
+        ciphertext: Ciphertext::Stored(at),
+        ..request.clone().into()
+    }
+}
+
+impl Instance {
+    async fn submit(&self, request: &SubmittedRequest) -> RunResult {
+        let ticket = self.admission.enter(0).unwrap();
+        self.serve.serve(&ticket, request.clone()).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_the_stored_request_is_refused_before_any_key_is_asked_for() {
+    let instance = Instance::new();
+    let world = Arc::clone(&instance.world);
+    let user = world.grant(1, &world.classifier("cancer", 1));
+    let sealed = user.ask().0;
+    let request = stored(&world, &sealed);
+    let len = sealed.ciphertext.len();
+    let mut swapped = sealed.ciphertext.clone();
+    swapped[len / 2] ^= 1;
+    let longer = [sealed.ciphertext.as_slice(), &[0]].concat();
+    for (fault, code) in [
+        (Fault::Swap(swapped), ErrorCode::ArtifactMismatch),
+        (Fault::Swap(longer), ErrorCode::ArtifactMismatch),
+        (Fault::Swap(Vec::new()), ErrorCode::ArtifactMismatch),
+        (Fault::EndAfter(len - 1), ErrorCode::ArtifactMismatch),
+        (Fault::SayLen(len as u64 + 1), ErrorCode::ArtifactMismatch),
+        (Fault::SayLen(u64::MAX), ErrorCode::ArtifactMismatch),
+        (Fault::BreakAfter(len / 2), ErrorCode::StoreUnavailable),
+        (Fault::Down, ErrorCode::StoreUnavailable),
+    ] {
+        world.fault(fault.clone());
+        let result = instance.submit(&request).await;
+        assert_eq!(plain_code(&result), code, "{fault:?}");
+    }
+    world.fault(Fault::None);
+    let elsewhere = StoredAt {
+        digest: Digest::new([9; 32]),
+        size: len as u64,
+    };
+    let absent = SubmittedRequest {
+        ciphertext: Ciphertext::Stored(elsewhere),
+        ..request.clone()
+    };
+    let result = instance.submit(&absent).await;
+    assert_eq!(plain_code(&result), ErrorCode::StoreUnavailable);
+
+    // A store that never answers.
+    world.fetches.forget_permits(1000);
+    let start = tokio::time::Instant::now();
+    let result = instance.submit(&request).await;
+    assert_eq!(plain_code(&result), ErrorCode::StoreUnavailable);
+    assert_eq!(start.elapsed(), stored::FETCH_TIME);
+    assert_eq!(world.count(Event::Release), 0);
+
+    // None of this has used the request up.
+    world.fetches.add_permits(1000);
+    assert!(matches!(
+        instance.submit(&request).await,
+        RunResult::Sealed(_)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_request_is_served_once_and_as_itself_only() {
+    let instance = Instance::new();
+    let world = &instance.world;
+    let user = world.grant(1, &world.classifier("cancer", 1));
+    for path in [StartKind::Cold, StartKind::Hot] {
+        let pending = user.ask();
+        let request = stored(world, &pending.0);
+        let result = instance.submit(&request).await;
+        assert_right("breast-cancer", &pending.outputs(&result));
+        assert_eq!(telemetry(&result).path, path);
+        let again = instance.submit(&request).await;
+        assert_eq!(plain_code(&again), ErrorCode::Replayed);
+        // Named by another request, of the same user for the same model, it does not open.
+        let other = SubmittedRequest {
+            ciphertext: request.ciphertext,
+            ..user.ask().0.into()
+        };
+        let result = instance.submit(&other).await;
+        assert_eq!(plain_code(&result), ErrorCode::CannotOpen);
+    }
 }

@@ -663,3 +663,39 @@ async fn a_caller_that_hangs_up_is_still_marked_in_the_log() {
     let pending = user.ask();
     pending.outputs(&instance.run(&pending).await.run_result());
 }
+
+#[tokio::test]
+async fn a_stored_request_takes_its_place_before_it_is_fetched() {
+    let small = HostSettings {
+        body_max: 8192,
+        body_memory: 8192,
+        ..HostSettings::default()
+    };
+    let instance = Instance::start(4, addressed(small)).await;
+    let model = instance.world.classifier("cancer", 1);
+    let user = instance.world.grant(1, &model);
+    let pending = user.ask();
+    let digest = crypto::sha256(&pending.0.ciphertext);
+    instance.world.put(digest, &pending.0.ciphertext);
+    let body = |size: u64| {
+        let mut value = serde_json::to_value(&pending.0).unwrap();
+        value["ciphertext"] = json!({ "digest": digest, "size": size });
+        json!({ "value": value }).to_string()
+    };
+    for (size, code) in [
+        (8193, ErrorCode::TooLarge),
+        (u64::MAX, ErrorCode::TooLarge),
+        // The body itself is in memory too.
+        (8192, ErrorCode::Busy),
+    ] {
+        let result = instance.post("/run", &body(size)).await.run_result();
+        let RunResult::Error { error, .. } = result else {
+            panic!("{result:?}")
+        };
+        assert_eq!(error.code, code, "{size}");
+    }
+    assert_eq!(instance.world.count(Event::Fetch), 0);
+    let right = body(pending.0.ciphertext.len() as u64);
+    let result = instance.post("/run", &right).await.run_result();
+    assert_right("breast-cancer", &pending.outputs(&result));
+}
