@@ -10,7 +10,7 @@ use protocol::openwhisk::is_entity_name;
 use serde::Deserialize;
 
 use crate::packing::Limits;
-use crate::platform::FunctionSpec;
+use crate::platform::{FunctionSpec, KnativeConfig, KnativeConfigError};
 
 mod policy;
 
@@ -39,10 +39,17 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
 }
 
-/// Where the platform is.
+/// Which platform runs the functions: `[platform]` or `[knative]` of the file.
+#[derive(Debug, Clone)]
+pub enum PlatformConfig {
+    OpenWhisk(OpenWhiskConfig),
+    Knative(KnativeConfig),
+}
+
+/// Where Apache OpenWhisk is, or the embedded platform.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PlatformConfig {
+pub struct OpenWhiskConfig {
     /// `http://host:port` of an OpenWhisk API.
     pub url: String,
     /// A file with `uuid:key`.
@@ -132,6 +139,10 @@ pub enum InvalidConfig {
     },
     #[error("patience is longer than patience_max")]
     Patience,
+    #[error("name one platform: [platform] for OpenWhisk, or [knative]")]
+    OnePlatform,
+    #[error(transparent)]
+    Knative(#[from] KnativeConfigError),
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,7 +157,10 @@ struct RawConfig {
     patience: Duration,
     #[serde(default = "default_patience_max", with = "service::units::duration")]
     patience_max: Duration,
-    platform: PlatformConfig,
+    #[serde(default)]
+    platform: Option<OpenWhiskConfig>,
+    #[serde(default)]
+    knative: Option<KnativeConfig>,
     #[serde(default)]
     pool: Vec<RawPool>,
 }
@@ -237,18 +251,28 @@ impl TryFrom<RawConfig> for Config {
                 return Err(InvalidConfig::SameEnclave(other, pool.name.clone()));
             }
         }
+        let pools: Vec<PoolConfig> = raw
+            .pool
+            .into_iter()
+            .map(PoolConfig::try_from)
+            .collect::<Result<_, _>>()?;
+        let platform = match (raw.platform, raw.knative) {
+            (Some(openwhisk), None) => PlatformConfig::OpenWhisk(openwhisk),
+            (None, Some(knative)) => {
+                let functions: Vec<_> = pools.iter().flat_map(PoolConfig::functions).collect();
+                knative.check(functions.iter())?;
+                PlatformConfig::Knative(knative)
+            }
+            _ => return Err(InvalidConfig::OnePlatform),
+        };
         Ok(Self {
             listen: raw.listen,
             record: raw.record,
             connections: raw.connections.max(1),
             patience: raw.patience,
             patience_max: raw.patience_max,
-            platform: raw.platform,
-            pools: raw
-                .pool
-                .into_iter()
-                .map(PoolConfig::try_from)
-                .collect::<Result<_, _>>()?,
+            platform,
+            pools,
         })
     }
 }

@@ -24,8 +24,9 @@ mod status;
 pub use config::Config;
 pub use protocol::invoke::TIMEOUT_HEADER;
 
+use config::PlatformConfig;
 use metrics::Metrics;
-use platform::{ApiUrlError, AuthError, OpenWhisk, OpenWhiskAuth};
+use platform::{ApiUrlError, AuthError, Knative, OpenWhisk, OpenWhiskAuth, Platform};
 use record::{RecordError, Recorder};
 use router::Router;
 
@@ -59,8 +60,13 @@ pub async fn run(
     clock: SharedClock,
     shutdown: &Shutdown,
 ) -> Result<Running, StartError> {
-    let auth = OpenWhiskAuth::read(&config.platform.auth_file)?;
-    let platform = Arc::new(OpenWhisk::new(&config.platform.url, auth)?);
+    let platform: Arc<dyn Platform> = match &config.platform {
+        PlatformConfig::OpenWhisk(at) => {
+            let auth = OpenWhiskAuth::read(&at.auth_file)?;
+            Arc::new(OpenWhisk::new(&at.url, auth)?)
+        }
+        PlatformConfig::Knative(at) => Arc::new(Knative::new(at.clone())?),
+    };
     let recorder = config.record.as_deref().map(Recorder::open).transpose()?;
     let listen = |source| StartError::Listen {
         address: config.listen,

@@ -9,9 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+mod knative;
 mod openwhisk;
+mod wire;
 
-pub use openwhisk::{ApiUrlError, AuthError, OpenWhisk, OpenWhiskAuth};
+pub use knative::{Knative, KnativeConfig, KnativeConfigError};
+pub use openwhisk::{AuthError, OpenWhisk, OpenWhiskAuth};
+pub use wire::ApiUrlError;
 
 /// A boxed future, so that the platform can be chosen at run time.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -11,17 +11,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
 use protocol::limits::OPENWHISK_PAYLOAD_MAX;
 use protocol::openwhisk::{
     API_BASE, Accepted, Action, ActionPut, ApiError, Exec, KeyValue, LimitsPatch, OWN_NAMESPACE,
 };
 use tokio::time::Instant;
 
+use super::wire::{self, ApiUrlError, Reply, Wire, excerpt};
 use super::{Answer, Caps, FunctionRef, FunctionSpec, Pending, Platform, PlatformError, Record};
 
 mod verdict;
@@ -34,11 +32,8 @@ const SPEC_ANNOTATION: &str = "sesemi-spec";
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// No credentials file is longer, in bytes.
 const AUTH_MAX: u64 = 4096;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For calls that do not wait for a function.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-const IDLE_CONNECTIONS: usize = 256;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// First and longest pause between two looks for a record, which grows by half each time.
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(250);
@@ -94,50 +89,23 @@ impl OpenWhiskAuth {
     }
 }
 
-/// The platform's address is not one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not an address of the form http://host:port")]
-pub struct ApiUrlError(pub String);
-
 /// A client of the REST API, with a pool of kept connections.
 #[derive(Debug)]
 pub struct OpenWhisk {
     /// `http://host:port/api/v1/namespaces/_`
     base: String,
-    api: String,
     auth: OpenWhiskAuth,
-    http: Client<HttpConnector, Full<Bytes>>,
-}
-
-struct Reply {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+    wire: Wire,
 }
 
 impl OpenWhisk {
     /// A client of the platform at `url`; connects when it is used.
     pub fn new(url: &str, auth: OpenWhiskAuth) -> Result<Self, ApiUrlError> {
-        let refused = || ApiUrlError(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| refused())?;
-        let authority = uri.authority().ok_or_else(refused)?;
-        if uri.scheme_str() != Some("http") || uri.path() != "/" || uri.query().is_some() {
-            return Err(refused());
-        }
-        let api = format!("http://{authority}");
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+        let api = wire::origin(url)?;
         Ok(Self {
             base: format!("{api}{API_BASE}/namespaces/{OWN_NAMESPACE}"),
-            api,
             auth,
-            http,
+            wire: Wire::new(ANSWER_MAX),
         })
     }
 
@@ -148,52 +116,14 @@ impl OpenWhisk {
         body: Bytes,
         patience: Duration,
     ) -> Result<Reply, PlatformError> {
-        let late = |_| PlatformError::Deadline {
-            waited: patience,
-            activation: None,
-        };
-        tokio::time::timeout(patience, self.exchange(method, path, body))
-            .await
-            .map_err(late)?
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Reply, PlatformError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(AUTHORIZATION, self.auth.0.clone())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|source| PlatformError::Broken {
-                source: source.into(),
-            })?;
-        let response = self.http.request(request).await.map_err(|source| {
-            if source.is_connect() {
-                PlatformError::Unreachable {
-                    api: self.api.clone(),
-                    source: source.into(),
-                }
-            } else {
-                PlatformError::Broken {
-                    source: source.into(),
-                }
-            }
-        })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await;
-        let body = body
-            .map_err(|source| PlatformError::Broken { source })?
-            .to_bytes();
-        Ok(Reply {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+            .map_err(wire::unwritten)?;
+        self.wire.call(request, patience).await
     }
 
     async fn ensure_function(&self, spec: &FunctionSpec) -> Result<FunctionRef, PlatformError> {
@@ -386,11 +316,6 @@ fn refusal(function: &str, reply: &Reply) -> PlatformError {
             message,
         },
     }
-}
-
-/// The beginning of a text that somebody else wrote.
-fn excerpt(body: &[u8]) -> String {
-    String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned()
 }
 
 fn action_path(name: &str) -> String {

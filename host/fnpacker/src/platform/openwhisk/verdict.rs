@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Answer, PlatformError, Record, excerpt};
+use super::{Answer, PlatformError, Record};
+use crate::platform::wire::excerpt;
 
 /// What FnPacker reads of an activation record. The result stays as it came: it may be a megabyte
 /// of ciphertext, which is only passed on.
