@@ -2,5 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod evidence;
+mod live;
 pub(crate) mod router;
+pub(crate) mod run;
 pub(crate) mod simulate;

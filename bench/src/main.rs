@@ -10,6 +10,7 @@ mod commands;
 use commands::compare::Compare;
 use commands::evidence::Evidence;
 use commands::router::Router;
+use commands::run::Run;
 use commands::simulate::Simulate;
 
 /// Measures packing policies, and the verification of evidence.
@@ -30,6 +31,8 @@ enum Command {
     Evidence(Evidence),
     /// Measures what FnPacker and the platform add to a request, on a system of its own.
     Router(Router),
+    /// Plays workloads on the real system: real processes, encrypted requests, an open loop.
+    Run(Run),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(command) => command.run()?,
         Command::Evidence(command) => command.run()?,
         Command::Router(command) => command.run()?,
+        Command::Run(command) => command.run()?,
     };
     writeln!(std::io::stdout(), "{text}").context("cannot print")
 }

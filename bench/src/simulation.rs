@@ -127,7 +127,7 @@ impl<'a> Simulation<'a> {
             .iter()
             .map(|model| costs.of(model))
             .collect();
-        let hot = medians.iter().map(|median| median.exec).collect();
+        let hot = medians.iter().map(|median| median.exec.median()).collect();
         let mut simulation = Simulation {
             workload,
             costs,
@@ -365,7 +365,11 @@ impl<'a> Simulation<'a> {
         }
         if fresh {
             start = StartKind::Cold;
-            spent.start = draw(self.costs.start());
+            let own = request.and_then(|request| {
+                let model = self.workload.arrivals[request as usize].model;
+                self.medians[model as usize].start
+            });
+            spent.start = draw(own.unwrap_or(self.costs.start()));
         }
         let work = spent.start + spent.switch + spent.exec;
         let job = Job {

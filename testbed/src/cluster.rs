@@ -82,6 +82,9 @@ pub struct Packing {
     /// Requests that may wait in FnPacker, of one user too.
     #[arg(long, default_value_t = 256)]
     pub queue: usize,
+    /// Seconds of waiting that a GB-second of memory is worth; default: FnPacker's own.
+    #[arg(long)]
+    pub memory_price: Option<f64>,
 }
 
 impl Default for Packing {
@@ -94,6 +97,7 @@ impl Default for Packing {
             platform_memory_mb: 4096,
             keep_alive_ms: 600_000,
             queue: 256,
+            memory_price: None,
         }
     }
 }
@@ -381,13 +385,15 @@ fn write_fnpacker_config(
         (GENUINE, identities.semirt, options.endpoints),
         (ALTERED, identities.altered, 1),
     ];
+    let price = packing.memory_price;
+    let price = price.map_or_else(String::new, |price| format!("memory_price = {price:?}\n"));
     for (image, enclave, endpoints) in pools {
         writeln!(
             text,
             "\n[[pool]]\nname = \"{image}\"\nenclave = \"{enclave}\"\nimage = \"sesemi/{image}\"\n\
              memory = \"{}MiB\"\nconcurrency = {}\nendpoints = {endpoints}\ntimeout = \"60s\"\n\
              policy = \"{}\"\nmodels_per_instance = {}\nkeep_alive = \"{}ms\"\nqueue = {queue}\n\
-             queue_per_user = {queue}\n\n[pool.init]\nSESEMI_KEYSERVICE = \"{keyservice}\"\n\
+             queue_per_user = {queue}\n{price}\n[pool.init]\nSESEMI_KEYSERVICE = \"{keyservice}\"\n\
              SESEMI_STORE = \"file://{}\"",
             packing.instance_memory_mb,
             options.concurrency,

@@ -23,6 +23,7 @@ fn wishes(policy: &str) -> Wishes {
             instance_memory_mb: 256,
             instances: 2,
             keep_alive: Duration::from_secs(60),
+            price: Some(0.05),
         }),
     }
 }

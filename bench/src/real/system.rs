@@ -88,6 +88,8 @@ pub struct Packing {
     pub instances: usize,
     /// How long an idle instance is kept.
     pub keep_alive: Duration,
+    /// Seconds of waiting that a GB-second is worth; absent: FnPacker's own.
+    pub price: Option<f64>,
 }
 
 impl Packing {
@@ -109,7 +111,10 @@ impl Packing {
             // No lease ends while it is measured.
             ("--lease-ttl-s", 3600),
         ];
-        let policy = ["--policy".to_owned(), self.policy.clone()];
+        let mut policy = vec!["--policy".to_owned(), self.policy.clone()];
+        if let Some(price) = self.price {
+            policy.extend(["--memory-price".to_owned(), price.to_string()]);
+        }
         let numbers = numbers.map(|(name, number)| [name.to_owned(), number.to_string()]);
         policy
             .into_iter()
