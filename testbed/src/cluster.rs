@@ -151,7 +151,7 @@ impl Cluster {
             concurrency: options.concurrency,
             key_ttl_s: options.lease_ttl_s,
             model_memory: options.packing.model_memory_mb << 20,
-            engines: vec![EngineName::Rten],
+            engines: vec![EngineName::Rten, EngineName::Conv],
             keyservice: e_k,
         };
         let host = semirt::config::HostSettings::default();

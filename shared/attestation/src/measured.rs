@@ -158,6 +158,7 @@ const fn isolation_name(isolation: Isolation) -> &'static str {
 const fn engine_name(engine: EngineName) -> &'static str {
     match engine {
         EngineName::Rten => "rten",
+        EngineName::Conv => "conv",
     }
 }
 
@@ -217,7 +218,7 @@ fn decode(bytes: &[u8]) -> Result<(Measured, PolicyHash), CborError> {
             let engines = (0..count)
                 .map(|_| {
                     let name = reader.text()?;
-                    [EngineName::Rten]
+                    [EngineName::Rten, EngineName::Conv]
                         .into_iter()
                         .find(|engine| engine_name(*engine) == name)
                         .ok_or_else(|| reader.wrong())

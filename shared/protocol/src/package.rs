@@ -22,6 +22,8 @@ pub const PREFIX_LEN: usize = MAGIC.len() + 4;
 pub enum EngineName {
     /// rten, ONNX graph with the weights as external data.
     Rten,
+    /// Our own kernels for convolutional networks: a compiled plan, and weights as they want them.
+    Conv,
 }
 
 /// An input with its right answer, kept in the package: pack time checks the engine against it,

@@ -73,14 +73,17 @@ fn check(folder: &Path) -> Result<Row, Box<dyn Error>> {
         tolerance: TOLERANCE,
     };
     let (package, packed) = match pack(&onnx, example) {
-        Ok(package) => (package, "yes".to_owned()),
+        Ok(package) => {
+            let engine = format!("for {:?}", package.manifest.engine);
+            (package, engine)
+        }
         // The numbers of a model that gives other answers are worth seeing too.
         Err(refused) => match pack(&onnx, Check::AllowUnchecked) {
             Ok(package) => (package, format!("NO: {}", chain(&refused))),
             Err(_) => return Err(chain(&refused).into()),
         },
     };
-    let engines = Engines::standard(&[EngineName::Rten]);
+    let engines = Engines::standard(&[EngineName::Rten, EngineName::Conv]);
     let (graph, weights) = (package.graph.clone(), package.weights.clone());
     let megabytes = (graph.len() + weights.len()) as f64 / 1e6;
     let start = Instant::now();

@@ -9,6 +9,7 @@ use protocol::package::{EngineName, Manifest};
 use protocol::tensor::TensorError;
 use protocol::{Datatype, Tensor, TensorSpec};
 
+use crate::engines::conv::ConvEngine;
 use crate::engines::rten::RtenEngine;
 use crate::onnx::OnnxError;
 
@@ -182,19 +183,23 @@ impl Engines {
     /// there are cores.
     #[must_use]
     pub fn standard(names: &[EngineName]) -> Self {
-        Self::build(names, RtenEngine::shared())
+        Self::build(names, RtenEngine::shared(), ConvEngine::shared())
     }
 
     /// The named engines, each session with its own pool of `threads`: for many requests at once.
     #[must_use]
     pub fn with_session_threads(names: &[EngineName], threads: NonZeroUsize) -> Self {
-        Self::build(names, RtenEngine::per_session(threads))
+        let conv = ConvEngine::per_session(threads);
+        Self::build(names, RtenEngine::per_session(threads), conv)
     }
 
-    fn build(names: &[EngineName], rten: RtenEngine) -> Self {
+    fn build(names: &[EngineName], rten: RtenEngine, conv: ConvEngine) -> Self {
         let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
         if names.contains(&EngineName::Rten) {
             engines.push(Arc::new(rten));
+        }
+        if names.contains(&EngineName::Conv) {
+            engines.push(Arc::new(conv));
         }
         Self {
             engines,

@@ -1,3 +1,4 @@
 //! One module per inference engine.
 
+pub mod conv;
 pub mod rten;

@@ -12,6 +12,7 @@ use protocol::{Tensor, TensorSpec};
 
 use crate::assemble::padding;
 use crate::engine::{Engines, LoadError, LoadLimits, Model, RunError};
+use crate::engines::conv::{Compiled, Uncovered, compile, is_convolutional};
 use crate::onnx::check::WEIGHT_ALIGN;
 use crate::onnx::schema::{OnnxError, TensorBytes, TensorFault, TensorProto, shown, tensor_len};
 use crate::onnx::{self, Interface, WeightsRef};
@@ -63,6 +64,8 @@ pub enum PackError {
     },
     #[error("laying out the package")]
     Package(#[from] PackageError),
+    #[error("compiling the model for our kernels")]
+    Uncovered(#[from] Uncovered),
 }
 
 /// A model as the owner seals it.
@@ -78,41 +81,65 @@ pub fn pack(onnx: &[u8], check: Check<'_>) -> Result<Package, PackError> {
     pack_with_external(onnx, &BTreeMap::new(), check)
 }
 
+/// Packs a self-contained ONNX file for one engine, whatever [`pack`] would choose.
+pub fn pack_for(onnx: &[u8], engine: EngineName, check: Check<'_>) -> Result<Package, PackError> {
+    let mut package = lay_out(onnx, &BTreeMap::new(), engine, check)?;
+    package.finish(check)?;
+    Ok(package)
+}
+
 /// Packs an ONNX file some of whose tensors are in the files `external` (by name).
 pub fn pack_with_external(
     onnx: &[u8],
     external: &BTreeMap<&str, &[u8]>,
     check: Check<'_>,
 ) -> Result<Package, PackError> {
-    let mut package = lay_out(onnx, external, EngineName::Rten, check)?;
-    package.verify(check)?;
-    if let Check::Example {
-        inputs,
-        expected,
-        tolerance,
-    } = check
-    {
-        package.manifest.example = Some(example(inputs, expected, tolerance)?);
+    if let Some(package) = by_our_kernels(onnx, external, check) {
+        return Ok(package);
     }
-    // A package that could not be laid out must fail here and not while sealing.
-    package.manifest.head()?;
+    let mut package = lay_out(onnx, external, EngineName::Rten, check)?;
+    package.finish(check)?;
     Ok(package)
 }
 
-/// Rewrites the graph so that its large constants are in one blob, and describes it.
+/// The owner's own file: anything that fits a package may be read.
+fn owners_limits() -> LoadLimits {
+    LoadLimits {
+        graph_bytes: usize::try_from(protocol::limits::PACKAGE_MAX).unwrap_or(usize::MAX),
+        fields: 1 << 26,
+        ..LoadLimits::default()
+    }
+}
+
+/// The model on our own kernels, if it is a convolutional network, they cover all of it, and give what
+/// the example expects. Without an example nothing tells their answers from the model's, and the
+/// general engine takes it.
+fn by_our_kernels(
+    onnx: &[u8],
+    external: &BTreeMap<&str, &[u8]>,
+    check: Check<'_>,
+) -> Option<Package> {
+    let Check::Example { .. } = check else {
+        return None;
+    };
+    let limits = owners_limits();
+    if !is_convolutional(&onnx::Model::parse(onnx, &limits).ok()?) {
+        return None;
+    }
+    let mut package = lay_out(onnx, external, EngineName::Conv, check).ok()?;
+    package.finish(check).ok()?;
+    Some(package)
+}
+
+/// Rewrites the graph so that its large constants are in one blob, or as a plan of our kernels, and
+/// describes it.
 pub(crate) fn lay_out(
     onnx: &[u8],
     external: &BTreeMap<&str, &[u8]>,
     engine: EngineName,
     check: Check<'_>,
 ) -> Result<Package, PackError> {
-    // The owner's own file: anything that fits a package may be read.
-    let size = usize::try_from(protocol::limits::PACKAGE_MAX).unwrap_or(usize::MAX);
-    let limits = LoadLimits {
-        graph_bytes: size,
-        fields: 1 << 26,
-        ..LoadLimits::default()
-    };
+    let limits = owners_limits();
     let mut model = onnx::Model::parse(onnx, &limits)?;
     let mut weights = Vec::new();
     model.graph.for_each_tensor(&mut |t| {
@@ -120,7 +147,9 @@ pub(crate) fn lay_out(
             name: shown(t.name),
             fault,
         })?;
-        move_out(t, &mut weights);
+        if engine == EngineName::Rten {
+            move_out(t, &mut weights);
+        }
         Ok::<_, OnnxError>(())
     })?;
     let blob = WeightsRef {
@@ -128,14 +157,23 @@ pub(crate) fn lay_out(
         len: weights.len() as u64,
     };
     let interface = onnx::check(&model, blob, &limits)?;
-    let graph = model.encode();
+    let (graph, weights, weights_name) = match engine {
+        EngineName::Rten => {
+            let name = (!weights.is_empty()).then(|| WEIGHTS_NAME.to_owned());
+            (model.encode(), weights, name)
+        }
+        EngineName::Conv => {
+            let Compiled { plan, weights } = compile(&model, &interface)?;
+            (plan, weights, None)
+        }
+    };
     let manifest = Manifest {
         engine,
         outputs: outputs(&interface, check)?,
         inputs: interface.inputs,
         graph_len: graph.len() as u64,
         weights_len: weights.len() as u64,
-        weights_name: (!weights.is_empty()).then(|| WEIGHTS_NAME.to_owned()),
+        weights_name,
         example: None,
     };
     Ok(Package {
@@ -291,6 +329,22 @@ impl Package {
             } => verify_model(engine, &model, inputs, expected, tolerance),
             Check::AllowUnchecked => Ok(()),
         }
+    }
+
+    /// Loads and compares, and keeps the example.
+    fn finish(&mut self, check: Check<'_>) -> Result<(), PackError> {
+        self.verify(check)?;
+        if let Check::Example {
+            inputs,
+            expected,
+            tolerance,
+        } = check
+        {
+            self.manifest.example = Some(example(inputs, expected, tolerance)?);
+        }
+        // A package that could not be laid out must fail here and not while sealing.
+        self.manifest.head()?;
+        Ok(())
     }
 
     /// The package's bytes, as a stream: what the owner seals.

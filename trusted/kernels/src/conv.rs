@@ -141,6 +141,12 @@ impl Conv {
         self.output.blocks() * self.taps.weights()
     }
 
+    /// Offsets held: one for each element of the window in each block.
+    #[must_use]
+    pub fn taps(&self) -> usize {
+        self.taps.count() + self.prologue.as_ref().map_or(0, |s| s.taps.count())
+    }
+
     /// Floats of each worker's scratch buffer: 0 without a prologue.
     #[must_use]
     pub fn scratch(&self) -> usize {

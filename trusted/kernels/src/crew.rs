@@ -113,6 +113,12 @@ impl Team {
         }
     }
 
+    /// Workers, the caller of [`Team::lease`] being one.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.threads.len() + 1
+    }
+
     /// The team for one caller, or `None` while another one has it: they are better off alone than
     /// waiting.
     #[must_use]
@@ -155,7 +161,7 @@ impl fmt::Debug for Lease<'_> {
 
 impl Crew for Lease<'_> {
     fn workers(&self) -> usize {
-        self.team.threads.len() + 1
+        self.team.workers()
     }
 
     fn each(&self, tasks: usize, work: &(dyn Fn(usize, usize) + Sync)) {

@@ -36,6 +36,10 @@ impl Taps {
         }
     }
 
+    pub(crate) const fn count(&self) -> usize {
+        self.offsets.len()
+    }
+
     /// Floats of weights of one block of output channels.
     pub(crate) fn weights(&self) -> usize {
         self.offsets.len() * self.run * LANES
