@@ -215,10 +215,10 @@ class Parties:
     def container(self, engine: Engine, image: str, environment=None) -> Container:
         """Starts the developer image with the host's part of the simulation mounted."""
         mounts = {self.shared / "hardware": "/srv/hardware", self.state / "store": "/srv/store",
-                  self.shared / "semirt.toml": "/etc/sesemi/semirt.toml"}
+                  self.shared / "semirt.toml": "/etc/sesemi/config.toml"}
         options = [word for path, at in mounts.items()
                    for word in ("--volume", f"{path}:{at}:ro")]
-        arguments = ["role", "semirt", "--config", "/etc/sesemi/semirt.toml",
+        arguments = ["role", "semirt", "--config", "/etc/sesemi/config.toml",
                      "--hardware", "/srv/hardware"]
         return Container(engine, image, options=options, arguments=arguments,
                          environment=environment)
@@ -240,7 +240,7 @@ def shipped(engine: Engine, image: str, work: pathlib.Path) -> None:
     libraries = [name for name in ours if ".so" in pathlib.Path(name).name]
     others = sorted(set(ours) - set(libraries))
     check("it holds the program, its configuration and libraries, and nothing else",
-          others == ["etc/nsswitch.conf", "etc/sesemi/semirt.toml", "semirt"], ours)
+          others == ["etc/nsswitch.conf", "etc/sesemi/config.toml", "program"], ours)
     names = sorted(pathlib.Path(name).name for name in libraries)
     check("its libraries are the C library and the compiler's",
           names == ["ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1", "libm.so.6"], names)

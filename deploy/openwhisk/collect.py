@@ -42,14 +42,14 @@ def place(source: pathlib.Path, root: pathlib.Path, path: pathlib.PurePath, mode
 
 
 def collect(binary: pathlib.Path, config: pathlib.Path | None, out: pathlib.Path) -> pathlib.Path:
-    """Makes `out/NAME`, where NAME is the binary's; in the image the program is always /semirt."""
+    """Makes `out/NAME`, where NAME is the binary's; in the image it is always /program."""
     root = out / binary.name
     shutil.rmtree(root, ignore_errors=True)
-    place(binary, root, pathlib.PurePosixPath("/semirt"), 0o555)
+    place(binary, root, pathlib.PurePosixPath("/program"), 0o555)
     for library in libraries(binary):
         place(library, root, library, 0o555)
     if config is not None:
-        place(config, root, pathlib.PurePosixPath("/etc/sesemi/semirt.toml"), 0o444)
+        place(config, root, pathlib.PurePosixPath("/etc/sesemi/config.toml"), 0o444)
     # Names are resolved by the C library: what the platform mounts first, then DNS.
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
@@ -63,7 +63,7 @@ def collect(binary: pathlib.Path, config: pathlib.Path | None, out: pathlib.Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", type=pathlib.Path, required=True)
-    parser.add_argument("--config", type=pathlib.Path, help="becomes /etc/sesemi/semirt.toml")
+    parser.add_argument("--config", type=pathlib.Path, help="becomes /etc/sesemi/config.toml")
     parser.add_argument("out", type=pathlib.Path)
     arguments = parser.parse_args()
     root = collect(arguments.binary, arguments.config, arguments.out)

@@ -60,6 +60,9 @@ pub struct KnativeConfig {
     /// `RuntimeClass` of confidential containers, such as `kata-qemu-tdx`.
     #[serde(default)]
     pub runtime_class: Option<String>,
+    /// User that the instance runs as, where not the image's own: configfs-tsm wants 0.
+    #[serde(default)]
+    pub user: Option<u32>,
     #[serde(default)]
     pub min_scale: u32,
     /// Instances of one function. FnPacker counts on one.

@@ -211,7 +211,7 @@ async fn a_service_is_written_when_it_differs_and_only_then() {
 /// `deploy/check.py` holds the same file to the schema of Knative's CRD.
 #[tokio::test]
 async fn what_is_applied_is_what_the_schema_check_sees() {
-    let knative = "runtime_class = \"kata-qemu-tdx\"\nmax_scale = 2\nkeep_alive = \"3min\"\n\
+    let knative = "runtime_class = \"kata-qemu-tdx\"\nuser = 0\nmax_scale = 2\nkeep_alive = \"3min\"\n\
                    limits = { \"ephemeral-storage\" = \"1Gi\" }";
     let world = World::new(knative).await;
     world.ensure().await.unwrap();

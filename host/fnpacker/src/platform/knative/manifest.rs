@@ -123,6 +123,9 @@ fn revision(config: &KnativeConfig, spec: &FunctionSpec) -> Value {
     if let Some(class) = &config.runtime_class {
         revision["runtimeClassName"] = class.as_str().into();
     }
+    if let Some(user) = config.user {
+        revision["containers"][0]["securityContext"]["runAsUser"] = user.into();
+    }
     revision
 }
 
