@@ -8,19 +8,21 @@
 pub mod connection;
 pub mod decisions;
 mod load;
+mod processor;
 mod ways;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use protocol::{ModelId, WireError};
 use serde::Serialize;
 
 use self::connection::{Connection, PostError, Target};
 use self::decisions::Decisions;
+use self::load::Latencies;
 pub use self::ways::Hops;
 use self::ways::Way;
 use crate::random::Random;
@@ -82,9 +84,12 @@ pub struct Report {
     pub cores: usize,
     pub at_once: u16,
     pub rounds: u32,
-    /// Requests per second of the open loops: half of what the whole way carries.
+    /// Requests per second of the open loops: half of what the whole way carried just before; median.
     pub rate: f64,
     pub ways: Vec<WayReport>,
+    /// Processor time of each part for one request on the whole way, with `at_once` in flight, in
+    /// microseconds: the median over the rounds.
+    pub processor_us: BTreeMap<&'static str, f64>,
     pub decisions: Vec<Decisions>,
     pub goals: Vec<Goal>,
 }
@@ -97,6 +102,8 @@ pub struct WayReport {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub requests: u64,
+    /// Of the requests at `rate`, those without an answer.
+    pub failed: u64,
     /// Requests per second with `at_once` in flight: the median over the rounds, and the best.
     pub per_second: f64,
     pub per_second_best: f64,
@@ -153,11 +160,16 @@ pub fn measure(plan: &Plan) -> Result<Report, RouterError> {
         .enable_all()
         .build()
         .map_err(RouterError::Thread)?;
-    let (rate, ways) = runtime.block_on(async {
+    let turns = runtime.block_on(async {
         let mut init = Connection::open(&Target::new(direct.address, "/init")).await?;
         init.post(direct.init.clone().into()).await?;
-        take_turns(&ways, plan).await
+        take_turns(&ways, plan, system.process()).await
     })?;
+    let Turns {
+        rate,
+        ways,
+        processor_us,
+    } = turns;
     let goals = goals(&ways, &decisions);
     Ok(Report {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -165,33 +177,52 @@ pub fn measure(plan: &Plan) -> Result<Report, RouterError> {
         rounds: plan.rounds,
         rate,
         ways,
+        processor_us,
         decisions,
         goals,
     })
 }
 
+struct Turns {
+    rate: f64,
+    ways: Vec<WayReport>,
+    processor_us: BTreeMap<&'static str, f64>,
+}
+
 /// The only function of the genuine pool.
 const FUNCTION: &str = "sesemi-semirt-0";
 
-async fn take_turns(ways: &[Arc<Way>], plan: &Plan) -> Result<(f64, Vec<WayReport>), RouterError> {
+async fn take_turns(ways: &[Arc<Way>], plan: &Plan, system: u32) -> Result<Turns, RouterError> {
     let at_once = usize::from(plan.at_once);
     // The whole way first: it deploys the function.
     for way in ways.iter().rev() {
         load::closed(way, at_once, plan.turn).await?;
     }
-    let mut speeds = vec![Vec::new(); ways.len()];
-    for _ in 0..plan.rounds {
-        for (way, speeds) in ways.iter().zip(&mut speeds) {
-            speeds.push(load::closed(way, at_once, plan.turn).await?);
-        }
-    }
-    let whole = speeds.last_mut().map_or(0.0, |speeds| median(speeds));
-    let rate = whole / 2.0;
     let mut random = Random::new(11);
-    let mut latencies: Vec<Vec<Histogram<u64>>> = vec![Vec::new(); ways.len()];
+    let mut speeds = vec![Vec::new(); ways.len()];
+    let mut latencies: Vec<Vec<Latencies>> = vec![Vec::new(); ways.len()];
+    let mut rates = Vec::new();
+    let mut processor: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     for _ in 0..plan.rounds {
+        let mut whole = 0.0;
+        for (way, speeds) in ways.iter().zip(&mut speeds) {
+            let before = processor::spent(system);
+            let speed = load::closed(way, at_once, plan.turn).await?;
+            whole = speed.per_second;
+            speeds.push(whole);
+            if way.hops == Hops::Router {
+                for (part, after) in processor::spent(system) {
+                    let spent = after.saturating_sub(before.get(part).copied().unwrap_or(after));
+                    let each = spent.as_secs_f64() * 1e6 / f64::from(speed.done.max(1));
+                    processor.entry(part).or_default().push(each);
+                }
+            }
+        }
+        // The last is the whole way.
+        let rate = whole / 2.0;
+        rates.push(rate);
         for (way, latencies) in ways.iter().zip(&mut latencies) {
-            latencies.push(load::open(way, rate, plan.turn, &mut random).await?);
+            latencies.push(load::open(way, rate, at_once, plan.turn, &mut random).await?);
         }
     }
     let reports = ways.iter().zip(speeds).zip(latencies);
@@ -199,19 +230,27 @@ async fn take_turns(ways: &[Arc<Way>], plan: &Plan) -> Result<(f64, Vec<WayRepor
         way: way.hops,
         p50_ms: quantile(&latencies, 0.5),
         p99_ms: quantile(&latencies, 0.99),
-        requests: latencies.iter().map(Histogram::len).sum(),
+        requests: latencies.iter().map(|round| round.answered.len()).sum(),
+        failed: latencies.iter().map(|round| round.failed).sum(),
         per_second: median(&mut speeds),
         per_second_best: speeds.iter().copied().fold(0.0, f64::max),
     });
-    Ok((rate, reports.collect()))
+    let processor = processor.into_iter();
+    Ok(Turns {
+        rate: median(&mut rates),
+        ways: reports.collect(),
+        processor_us: processor
+            .map(|(part, mut each)| (part, median(&mut each)))
+            .collect(),
+    })
 }
 
 /// The median over the rounds, in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "below 2^53 ns")]
-fn quantile(rounds: &[Histogram<u64>], at: f64) -> f64 {
+fn quantile(rounds: &[Latencies], at: f64) -> f64 {
     let each = rounds
         .iter()
-        .map(|round| round.value_at_quantile(at) as f64 / 1e6);
+        .map(|round| round.answered.value_at_quantile(at) as f64 / 1e6);
     median(&mut each.collect::<Vec<_>>())
 }
 

@@ -112,13 +112,20 @@ fn tables(report: &Report) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    let processor: Vec<_> = report
+        .processor_us
+        .iter()
+        .map(|(part, us)| format!("{part} {us:.0}"))
+        .collect();
     format!(
-        "{} cores, {} in flight, {} rounds; latencies at {:.0} requests/s\n{ways}\n\n\
+        "{} cores, {} in flight, {} rounds; latencies at {:.0} requests/s\n{ways}\n\
+         processor time of a request on the whole way, us: {}\n\n\
          decisions with {} models and {} instances\n{policies}\n\n{goals}",
         report.cores,
         report.at_once,
         report.rounds,
         report.rate,
+        processor.join(", "),
         router::decisions::MODELS,
         router::decisions::INSTANCES,
     )

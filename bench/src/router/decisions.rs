@@ -1,9 +1,12 @@
 //! What a policy's decision costs: FnPacker's own packing, at full size, in virtual time.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fnpacker::config::PolicyName;
-use fnpacker::packing::{Action, Arrival, Limits, Outcome, Packing, Report, Spent};
+use fnpacker::packing::{
+    Action, Arrival, EndpointId, Limits, Outcome, Packing, Report, Spent, Ticket,
+};
 use hdrhistogram::Histogram;
 use protocol::invoke::StartKind;
 use protocol::{ModelId, PrincipalId};
@@ -19,10 +22,12 @@ pub const INSTANCES: usize = 200;
 const USERS: u64 = 50;
 /// Requests at once in one instance.
 const CAPACITY: u32 = 4;
-/// Share of all slots that work when the load is steady: half of them.
-const BUSY: usize = INSTANCES * CAPACITY as usize / 2;
-/// Between two events.
-const STEP: Duration = Duration::from_micros(200);
+/// Models that stay in one instance.
+const RESIDENT: usize = 4;
+/// A hot request takes this long on average, and as much more if its model has to be loaded.
+const EXEC: Duration = Duration::from_millis(10);
+/// Between two arrivals: hot requests would keep half of the instances busy.
+const STEP: Duration = Duration::from_micros(100);
 /// Zipf's exponent of the models' popularity.
 const SKEW: f64 = 0.9;
 
@@ -80,11 +85,21 @@ struct Play<'a> {
     random: Random,
     now: Duration,
     actions: Vec<Action>,
-    flights: Vec<(fnpacker::packing::Ticket, fnpacker::packing::EndpointId)>,
+    /// The model of each request that waits or is in flight.
+    asked: HashMap<Ticket, usize>,
+    /// Those in flight, by their end.
+    flights: BTreeMap<(Duration, Ticket), Flight>,
+    /// The models in each instance, the last used first.
+    resident: Vec<VecDeque<usize>>,
     arrive: Histogram<u64>,
     finish: Histogram<u64>,
     queued: f64,
     refused: f64,
+}
+
+struct Flight {
+    endpoint: EndpointId,
+    spent: Spent,
 }
 
 impl<'a> Play<'a> {
@@ -92,6 +107,7 @@ impl<'a> Play<'a> {
         let limits = Limits {
             capacity: CAPACITY,
             in_flight: 100_000,
+            models_per_instance: RESIDENT,
             ..Limits::default()
         };
         let weights = (1..=models.len()).scan(0.0, |sum, rank| {
@@ -108,7 +124,9 @@ impl<'a> Play<'a> {
             random: Random::new(7),
             now: Duration::ZERO,
             actions: Vec::new(),
-            flights: Vec::new(),
+            asked: HashMap::new(),
+            flights: BTreeMap::new(),
+            resident: vec![VecDeque::new(); INSTANCES],
             arrive: histogram()?,
             finish: histogram()?,
             queued: 0.0,
@@ -120,19 +138,22 @@ impl<'a> Play<'a> {
         for event in 0..events {
             // The first quarter fills the fleet and the caches, and does not count.
             let counts = event > events / 4;
-            self.now += STEP;
-            let took = self.arrival()?;
-            if counts {
-                self.arrive.record(took)?;
-            }
-            self.act(counts);
-            while self.flights.len() > BUSY {
-                let took = self.end()?;
+            let arrival = self.now + STEP;
+            while let Some(next) = self.flights.first_entry().filter(|it| it.key().0 < arrival) {
+                let ((end, ticket), flight) = next.remove_entry();
+                self.now = end;
+                let took = self.end(ticket, &flight)?;
                 if counts {
                     self.finish.record(took)?;
                 }
                 self.act(counts);
             }
+            self.now = arrival;
+            let took = self.arrival();
+            if counts {
+                self.arrive.record(took)?;
+            }
+            self.act(counts);
             #[expect(clippy::cast_precision_loss, reason = "a queue of hundreds")]
             if counts {
                 self.queued += self.packing.queued() as f64;
@@ -149,70 +170,84 @@ impl<'a> Play<'a> {
         })
     }
 
-    fn model(&mut self) -> &'a ModelId {
+    fn model(&mut self) -> usize {
         let all = self.popularity.last().copied().unwrap_or_default();
         let drawn = self.random.unit() * all;
         let at = self.popularity.partition_point(|sum| *sum < drawn);
-        &self.models[at.min(self.models.len() - 1)]
+        at.min(self.models.len() - 1)
     }
 
-    fn arrival(&mut self) -> Result<u64, RouterError> {
+    fn arrival(&mut self) -> u64 {
         let mut user = [0; 32];
         user[..8].copy_from_slice(&(self.random.bits() % USERS).to_le_bytes());
+        let model = self.model();
         let arrival = Arrival {
-            model: self.model(),
+            model: &self.models[model],
             user: PrincipalId::new(user),
             owner: None,
             bytes: 1024,
             deadline: Some(self.now + Duration::from_secs(60)),
         };
         let (packing, now, actions) = (&mut self.packing, self.now, &mut self.actions);
-        Ok(timed(|| {
-            packing.arrive(now, &arrival, actions);
-        }))
+        let (ticket, took) = timed(|| packing.arrive(now, &arrival, actions));
+        self.asked.insert(ticket, model);
+        took
     }
 
-    /// Any one of those in flight ends, after 5 to 15 ms of work.
-    fn end(&mut self) -> Result<u64, RouterError> {
-        let drawn = usize::try_from(self.random.bits() % (1 << 32)).unwrap_or_default();
-        let (ticket, endpoint) = self.flights.swap_remove(drawn % self.flights.len());
-        let exec = Duration::from_secs_f64(0.005 + 0.01 * self.random.unit());
-        let instance = format!("instance-{endpoint}").parse();
+    fn end(&mut self, ticket: Ticket, flight: &Flight) -> Result<u64, RouterError> {
+        let instance = format!("instance-{}", flight.endpoint).parse();
+        let hot = flight.spent.switch.is_zero();
         let report = Report {
             outcome: Outcome::Served,
-            duration: exec,
+            duration: flight.spent.exec + flight.spent.switch,
             instance: Some(instance.map_err(|_| RouterError::Address)?),
-            start: Some(StartKind::Hot),
-            spent: Spent {
-                exec,
-                ..Spent::default()
-            },
+            start: Some(if hot { StartKind::Hot } else { StartKind::Warm }),
+            spent: flight.spent,
         };
         let (packing, now, actions) = (&mut self.packing, self.now, &mut self.actions);
-        Ok(timed(|| {
-            packing.finish(now, ticket, &report, actions);
-        }))
+        Ok(timed(|| packing.finish(now, ticket, &report, actions)).1)
     }
 
     fn act(&mut self, counts: bool) {
-        for action in self.actions.drain(..) {
+        for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Dispatch {
                     ticket, endpoint, ..
                 }
-                | Action::Start { ticket, endpoint } => self.flights.push((ticket, endpoint)),
-                Action::Reject { .. } if counts => self.refused += 1.0,
-                Action::Reject { .. } | Action::Retire { .. } => {}
+                | Action::Start { ticket, endpoint } => self.begin(ticket, endpoint),
+                Action::Reject { ticket, .. } => {
+                    self.asked.remove(&ticket);
+                    self.refused += f64::from(u8::from(counts));
+                }
+                Action::Retire { endpoint } => self.resident[endpoint.index()].clear(),
             }
         }
+    }
+
+    fn begin(&mut self, ticket: Ticket, endpoint: EndpointId) {
+        let mut spent = Spent {
+            exec: EXEC.mul_f64(0.5 + self.random.unit()),
+            ..Spent::default()
+        };
+        if let Some(model) = self.asked.remove(&ticket) {
+            let resident = &mut self.resident[endpoint.index()];
+            match resident.iter().position(|it| *it == model) {
+                Some(at) => drop(resident.remove(at)),
+                None => spent.switch = EXEC,
+            }
+            resident.push_front(model);
+            resident.truncate(RESIDENT);
+        }
+        let end = self.now + spent.exec + spent.switch;
+        self.flights
+            .insert((end, ticket), Flight { endpoint, spent });
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
-fn timed(work: impl FnOnce()) -> u64 {
+fn timed<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let began = Instant::now();
-    work();
-    u64::try_from(began.elapsed().as_nanos())
-        .unwrap_or(u64::MAX)
-        .max(1)
+    let done = work();
+    let nanos = u64::try_from(began.elapsed().as_nanos());
+    (done, nanos.unwrap_or(u64::MAX).max(1))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::RouterError;
@@ -17,9 +17,6 @@ use crate::random::Random;
 
 /// Three digits, up to a minute, in nanoseconds.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Connections that stand by for an open loop: more than it ever needs at half load.
-const STAND_BY: usize = 64;
-
 /// An empty histogram of nanoseconds.
 pub(super) fn histogram() -> Result<Histogram<u64>, RouterError> {
     Ok(Histogram::new_with_bounds(1, LONGEST_NS, 3)?)
@@ -31,8 +28,20 @@ fn nanos(span: Duration) -> u64 {
         .clamp(1, LONGEST_NS)
 }
 
-/// Requests per second with `at_once` in flight: each sealed, sent, opened, and then the next.
-pub(super) async fn closed(way: &Way, at_once: usize, span: Duration) -> Result<f64, RouterError> {
+/// What a closed loop saw.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Speed {
+    pub(super) done: u32,
+    pub(super) per_second: f64,
+}
+
+/// As many requests as can be in `span` with `at_once` in flight: each sealed, sent, opened, and
+/// then the next.
+pub(super) async fn closed(
+    way: &Way,
+    at_once: usize,
+    span: Duration,
+) -> Result<Speed, RouterError> {
     let began = Instant::now();
     let end = began + span;
     let one = async || {
@@ -47,18 +56,29 @@ pub(super) async fn closed(way: &Way, at_once: usize, span: Duration) -> Result<
         Ok::<_, RouterError>(done)
     };
     let done = try_join_all((0..at_once).map(|_| one())).await?;
-    let all: u32 = done.iter().sum();
-    Ok(f64::from(all) / began.elapsed().as_secs_f64())
+    let done = done.iter().sum();
+    let per_second = f64::from(done) / began.elapsed().as_secs_f64();
+    Ok(Speed { done, per_second })
+}
+
+/// What an open loop saw.
+#[derive(Debug, Clone)]
+pub(super) struct Latencies {
+    pub(super) answered: Histogram<u64>,
+    /// Requests that were not answered: under other load, half may be too much for a while.
+    pub(super) failed: u64,
 }
 
 /// Latencies at `rate` requests per second for `span`, as a Poisson process: from the time at
-/// which each was to be sent to its whole answer. Sealing comes before, opening after.
+/// which each was to be sent to its whole answer. Sealing comes before, opening after. More than
+/// `at_once` are not sent: the platform would start another instance for them.
 pub(super) async fn open(
     way: &Arc<Way>,
     rate: f64,
+    at_once: usize,
     span: Duration,
     random: &mut Random,
-) -> Result<Histogram<u64>, RouterError> {
+) -> Result<Latencies, RouterError> {
     let (mut at, mut due) = (0.0, Vec::new());
     while at < span.as_secs_f64() {
         at += -random.unit().ln() / rate;
@@ -69,8 +89,11 @@ pub(super) async fn open(
         .map(|_| way.seal().map(|ready| ready.body))
         .collect::<Result<VecDeque<_>, _>>()?;
     let (clock, mut ticks) = mpsc::unbounded_channel();
-    let connections = try_join_all((0..STAND_BY).map(|_| way.connect())).await?;
-    let idle = Arc::new(Mutex::new(connections));
+    let connections = try_join_all((0..at_once).map(|_| way.connect())).await?;
+    let idle = Arc::new(Idle {
+        places: Semaphore::new(at_once),
+        connections: Mutex::new(connections),
+    });
     let pacer = pacer(due, clock)?;
     let mut sent = tokio::task::JoinSet::new();
     let mut bodies = ready;
@@ -81,30 +104,43 @@ pub(super) async fn open(
         let (way, idle) = (Arc::clone(way), Arc::clone(&idle));
         sent.spawn(exchange(way, idle, body, intended));
     }
-    let mut latencies = histogram()?;
+    let (mut answered, mut failed) = (histogram()?, 0);
     while let Some(done) = sent.join_next().await {
-        let latency = done.map_err(|_| RouterError::Lost)??;
-        latencies.record(latency)?;
+        match done.map_err(|_| RouterError::Lost)? {
+            Ok(latency) => answered.record(latency)?,
+            Err(RouterError::Post(_)) => failed += 1,
+            Err(error) => return Err(error),
+        }
     }
     // It has sent its last tick, or the loop above would wait.
     pacer.join().map_err(|_| RouterError::Lost)?;
-    Ok(latencies)
+    Ok(Latencies { answered, failed })
+}
+
+/// Connections that no request is on.
+#[derive(Debug)]
+struct Idle {
+    places: Semaphore,
+    connections: Mutex<Vec<Connection>>,
 }
 
 async fn exchange(
     way: Arc<Way>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Idle>,
     body: Bytes,
     intended: Instant,
 ) -> Result<u64, RouterError> {
-    let kept = idle.lock().await.pop();
+    let place = idle.places.acquire().await;
+    let place = place.map_err(|_| RouterError::Lost)?;
+    let kept = idle.connections.lock().await.pop();
     let mut connection = match kept {
         Some(connection) => connection,
         None => way.connect().await?,
     };
     connection.post(body).await?;
     let latency = nanos(intended.elapsed());
-    idle.lock().await.push(connection);
+    idle.connections.lock().await.push(connection);
+    drop(place);
     Ok(latency)
 }
 

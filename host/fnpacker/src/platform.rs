@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+mod connections;
 mod knative;
 mod openwhisk;
 mod wire;

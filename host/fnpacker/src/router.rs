@@ -8,7 +8,7 @@ use bytes::Bytes;
 use protocol::invoke::TIMEOUT_HEADER;
 use protocol::invoke::{Routing, micros};
 use protocol::{EnclaveId, WireError};
-use service::{ErrorChain, SharedClock, Shutdown};
+use service::{ErrorChain, SharedClock, Shutdown, in_place};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::answer::{RequestView, RoutedView, RunAnswer, read_answer};
@@ -52,8 +52,6 @@ pub(crate) enum InferError {
     AnswerTooLong(String),
     #[error("the function '{function}' did not answer as SeMIRT does: {message}")]
     Unexpected { function: String, message: String },
-    #[error("the router lost the request")]
-    Lost,
     #[error("the router stops")]
     Stopping,
 }
@@ -162,16 +160,14 @@ impl Router {
             None => return Err(InferError::Stopping),
         };
         self.metrics.dispatched(lease.queued);
-        // A task of its own: an endpoint is busy until the platform is done with it, whether or
-        // not the caller still waits.
+        // An endpoint is busy until the platform is done with it, whether or not the caller still
+        // waits.
         let serve = Arc::clone(self).serve(lease, body, received, deadline);
-        let served = self.shutdown.tracker().spawn(serve);
+        let served = in_place(self.shutdown.tracker(), serve);
         let left = deadline.saturating_sub(self.clock.monotonic());
-        match tokio::time::timeout(left, served).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(InferError::Lost),
-            Err(_) => Err(InferError::Late(patience)),
-        }
+        tokio::time::timeout(left, served)
+            .await
+            .unwrap_or(Err(InferError::Late(patience)))
     }
 
     async fn serve(

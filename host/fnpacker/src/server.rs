@@ -299,9 +299,7 @@ fn explain(error: &InferError) -> WireError {
             ErrorCode::TooLarge,
             format!("{text}; ask for fewer or smaller outputs"),
         ),
-        InferError::Unexpected { .. } | InferError::Lost => {
-            WireError::new(ErrorCode::Internal, text)
-        }
+        InferError::Unexpected { .. } => WireError::new(ErrorCode::Internal, text),
         InferError::Stopping => busy(ErrorCode::PlatformUnavailable, text, Duration::from_secs(1)),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use protocol::openwhisk::{Action, ActionLimits, ActionPut, BLACKBOX, Exec, KeyValue, LimitsPatch};
@@ -19,6 +20,8 @@ pub(crate) struct Function {
     pub(crate) key: FunctionKey,
     /// Number of its file in the state folder.
     file: u64,
+    /// Replaced or deleted.
+    retired: AtomicBool,
 }
 
 impl Function {
@@ -31,7 +34,23 @@ impl Function {
             ..
         } = &action;
         let key = format!("{namespace}/{name}@{version}#{updated}").into();
-        Self { action, key, file }
+        let retired = AtomicBool::new(false);
+        Self {
+            action,
+            key,
+            file,
+            retired,
+        }
+    }
+
+    /// It was replaced or deleted; invocations that found it before may still come.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    #[must_use]
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 }
 

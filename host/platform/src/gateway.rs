@@ -34,6 +34,7 @@ use crate::throttle::Throttle;
 
 mod actions;
 mod activations;
+mod api_docs;
 mod invoke;
 mod namespace;
 mod query;

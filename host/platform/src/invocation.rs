@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::action::RunRequest;
-use protocol::openwhisk::{Activation, INIT_TIME, KeyValue, TIMEOUT, WAIT_TIME};
-use serde_json::{Value, json};
+use protocol::openwhisk::{INIT_TIME, KeyValue, TIMEOUT, WAIT_TIME};
+use serde_json::json;
 use service::{ErrorChain, SharedClock};
 
-use crate::activations::Activations;
+use crate::activations::{Activation, Activations};
 use crate::config::Image;
 use crate::functions::{Function, provides_api_key};
+use crate::json::Json;
 use crate::metrics::Metrics;
 use crate::pool::{Instance, Lease, Phase, Pool};
 use crate::record::{Place, Recorder};
 use crate::sandbox::call::Caller;
 use crate::sandbox::{Exit, Sandbox};
+use crate::scheduler::InstanceId;
 use crate::verdict::{
     Answer, PROVISION_ERROR, RunVerdict, Verdict, died, judge_run, platform_fault,
 };
@@ -28,6 +30,12 @@ mod startup;
 const INSTANCES_MAX: u32 = 3;
 /// How long an instance that broke a connection may take to end, so that the cause is known.
 const EXIT_WAIT: Duration = Duration::from_millis(250);
+
+/// Annotation of this platform: the instance that ran it, as [`INSTANCE_HEADER`] takes it.
+pub(crate) const INSTANCE: &str = "instance";
+/// Header with the instance that an invocation is wished to run in. One that is gone, busy or
+/// another function's counts for nothing.
+pub(crate) const INSTANCE_HEADER: &str = "x-sesemi-instance";
 
 /// One call of a function.
 #[derive(Debug)]
@@ -40,7 +48,9 @@ pub(crate) struct Invocation {
     /// The caller's `uuid:secret`.
     pub(crate) api_key: String,
     /// Parameters and body, merged; what goes to `/init` is not in it.
-    pub(crate) value: Value,
+    pub(crate) value: Json,
+    /// Where its caller wishes it to run.
+    pub(crate) prefers: Option<InstanceId>,
     /// Monotonic time of receipt.
     pub(crate) received: Duration,
 }
@@ -131,6 +141,8 @@ impl Invoker {
             KeyValue::new(WAIT_TIME, millis(waited)),
         ];
         annotations.extend(init.map(|init| KeyValue::new(INIT_TIME, millis(init))));
+        let place = instance.as_ref().map(|instance| instance.id.0);
+        annotations.extend(place.map(|id| KeyValue::new(INSTANCE, id.to_string())));
         let record = Arc::new(Activation {
             namespace: invocation.namespace.clone(),
             name: action.name.clone(),
@@ -162,8 +174,29 @@ impl Invoker {
         record
     }
 
+    /// Starts one more instance of the function, if memory is free, for nobody yet. The invocation
+    /// is the occasion: it is not run.
+    pub(crate) async fn prewarm(&self, invocation: Invocation) {
+        let Some(lease) = self.pool.prewarm(&invocation.function) else {
+            tracing::info!(function = %invocation.function.key, "no memory to start it ahead");
+            return;
+        };
+        match self.start(&invocation, &lease).await {
+            Ok(_) => lease.finish(true),
+            Err(NotStarted { verdict, .. }) => {
+                let function = &invocation.function.key;
+                tracing::warn!(%function, "an instance could not be started ahead of need");
+                lease.fail(Arc::new(verdict));
+            }
+        }
+    }
+
     async fn settle(&self, invocation: &Invocation) -> Settled {
-        let mut lease = match self.pool.acquire(&invocation.function).await {
+        let mut lease = match self
+            .pool
+            .acquire(&invocation.function, invocation.prefers)
+            .await
+        {
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "no instance for an invocation");

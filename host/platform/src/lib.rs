@@ -8,6 +8,7 @@ mod functions;
 mod gateway;
 mod ids;
 mod invocation;
+mod json;
 mod launch;
 mod logs;
 mod meter;

@@ -98,13 +98,16 @@ impl LogCollector {
         }
         let text = String::from_utf8_lossy(line);
         let text = format!("{} {}: {text}", rfc3339(now), stream.name());
+        // One bound for all runs that are awaited: an image that promises sentinels and writes none
+        // is not to hold a log for each.
+        let held: u64 = self.runs.iter().map(|run| run.bytes).sum();
         let limit = self.limit_bytes;
         let open = |run: &&mut Run| match stream {
             Stream::Stdout => !run.stdout_done,
             Stream::Stderr => !run.stderr_done,
         };
         if let Some(run) = self.runs.iter_mut().find(open) {
-            run.push(text, limit);
+            run.push(text, held, limit);
         } else if !self.alone && limit > 0 {
             if self.tail.len() == TAIL_MAX {
                 self.tail.pop_front();
@@ -173,18 +176,20 @@ impl Run {
         self.stdout_done && self.stderr_done
     }
 
-    fn push(&mut self, text: String, limit: u64) {
+    /// Takes a line, unless with what is `held` already it would be more than the limit.
+    fn push(&mut self, text: String, held: u64, limit: u64) {
         if self.truncated {
             return;
         }
-        self.bytes += u64::try_from(text.len()).unwrap_or(u64::MAX / 2);
-        if self.bytes > limit {
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX / 2);
+        if held + length > limit {
             self.truncated = true;
             self.lines.push(format!(
                 "Logs were truncated because the total bytes size exceeds the limit of {limit} \
                  bytes."
             ));
         } else {
+            self.bytes += length;
             self.lines.push(text);
         }
     }
@@ -316,6 +321,22 @@ mod tests {
             ("0", OVERDUE_MAX)
         );
         assert_eq!(logs.runs.len(), OVERDUE_MAX);
+    }
+
+    #[test]
+    fn all_that_is_awaited_together_stays_within_the_limit() {
+        let mut logs = LogCollector::new(true, 1, 1000);
+        for run in 0..OVERDUE_MAX {
+            logs.begin(&run.to_string());
+            // Only stdout is ever marked, so each next run writes to its own log.
+            for _ in 0..9 {
+                logs.line(NOW, Stream::Stdout, &[b'x'; 60]);
+            }
+            logs.line(NOW, Stream::Stdout, LOG_SENTINEL.as_bytes());
+            assert_eq!(logs.recorded(&run.to_string(), false), None);
+        }
+        let held: u64 = logs.runs.iter().map(|run| run.bytes).sum();
+        assert!(held <= 1000, "{held}");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use protocol::openwhisk::{Activation, Outcome};
+use protocol::openwhisk::Outcome;
 
+use crate::activations::Activation;
 use crate::meter::Bill;
 use crate::pool::Occupancy;
 

@@ -13,9 +13,7 @@ use crate::functions::Function;
 use crate::meter::Integral;
 use crate::sandbox::call::Caller;
 use crate::sandbox::{BoxFuture, OutputSink, Sandbox, SandboxFactory, SandboxSpec, StartError};
-use crate::scheduler::{
-    Bounds, Decision, Demand, FunctionKey, InstanceId, JobId, Scheduler, TooBig,
-};
+use crate::scheduler::{Bounds, Decision, Demand, InstanceId, JobId, Scheduler, TooBig};
 use crate::verdict::{PROVISION_ERROR, Verdict, platform_fault};
 
 /// Why an invocation got no instance.
@@ -165,6 +163,7 @@ impl Pool {
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         function: &Arc<Function>,
+        prefers: Option<InstanceId>,
     ) -> Result<Lease, AcquireError> {
         let waiting = {
             let mut state = self.lock();
@@ -172,15 +171,33 @@ impl Pool {
                 return Err(AcquireError::Stopping);
             }
             let now = self.now();
-            let (job, decisions) = state.scheduler.submit(&demand(function), now)?;
+            let (job, decisions) = state.scheduler.submit(&demand(function), prefers, now)?;
             self.wait_for(&mut state, job, function, decisions)
         };
         waiting.await
     }
 
     /// The function was replaced or deleted: its instances end as soon as they can.
-    pub(crate) fn retire(self: &Arc<Self>, function: &FunctionKey) {
-        self.event(|scheduler, now| scheduler.retire(function, now));
+    pub(crate) fn retire(self: &Arc<Self>, function: &Function) {
+        // First, so that a job that comes after the event knows.
+        function.retire();
+        self.event(|scheduler, now| scheduler.retire(&function.key, now));
+    }
+
+    /// A lease on one more instance, to start it ahead of need; none if memory is not free.
+    pub(crate) fn prewarm(self: &Arc<Self>, function: &Arc<Function>) -> Option<Lease> {
+        let mut state = self.lock();
+        if state.stopping {
+            return None;
+        }
+        let (job, decision) = state.scheduler.prewarm(&demand(function), self.now())?;
+        let Decision::Start { instance, .. } = decision else {
+            return None;
+        };
+        let made = self.new_instance(instance, function);
+        state.instances.insert(instance, made.clone());
+        self.account(&mut state);
+        Some(self.lease(made, job, true))
     }
 
     /// Ends what idles too long, until `stop`.
@@ -341,12 +358,16 @@ impl Pool {
                 }
             }
         }
+        self.account(state);
+        undelivered
+    }
+
+    fn account(&self, state: &mut State) {
         let now = self.now();
         let (used_mb, busy_mb) = (state.scheduler.used_mb(), state.scheduler.busy_mb());
         state.provisioned.set(now, used_mb);
         state.busy.set(now, busy_mb);
         self.changed.notify_one();
-        undelivered
     }
 
     fn grant(
@@ -356,14 +377,17 @@ impl Pool {
         first: bool,
         waiter: Waiter,
     ) -> Option<Lease> {
-        let lease = Lease {
+        waiter.lease.send(self.lease(instance, job, first)).err()
+    }
+
+    fn lease(self: &Arc<Self>, instance: Arc<Instance>, job: JobId, first: bool) -> Lease {
+        Lease {
             pool: self.clone(),
             instance,
             job,
             first,
             returned: false,
-        };
-        waiter.lease.send(lease).err()
+        }
     }
 
     fn new_instance(&self, id: InstanceId, function: &Arc<Function>) -> Arc<Instance> {
@@ -390,6 +414,7 @@ fn demand(function: &Function) -> Demand {
         function: function.key.clone(),
         memory_mb: function.action.limits.memory,
         concurrency: function.action.limits.concurrency,
+        retired: function.is_retired(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which invocation runs in which instance, and when: pure decisions in virtual time.
 //!
 //! The pool tells the scheduler what happened and carries out what it decides. Rules, in order:
-//! 1. A job goes to an instance of its own function revision that has a free slot: a ready one
-//!    before one that still starts, a busier one before an idler one (so that spare ones expire).
+//! 1. A job goes to an instance of its own function revision that has a free slot: the one that it
+//!    prefers before others, a ready one before one that still starts, a busier one before an idler
+//!    one (so that spare ones expire).
 //! 2. Otherwise a new instance is started, if memory allows.
 //! 3. Otherwise instances that are idle longest make room, if together they make enough.
 //! 4. Otherwise the job waits. Jobs of one function start in the order of their arrival.
@@ -15,9 +16,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+mod placing;
 mod vocabulary;
 
-use vocabulary::Placed;
 pub use vocabulary::{Bounds, Decision, Demand, FunctionKey, InstanceId, JobId, TooBig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,12 +46,21 @@ struct Instance {
     used: Duration,
 }
 
+/// A job without an instance.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// When it came.
+    since: Duration,
+    /// Where its caller wishes it to run.
+    prefers: Option<InstanceId>,
+}
+
 /// Everything about one function revision.
 #[derive(Debug)]
 struct Lane {
     demand: Demand,
-    /// Jobs without an instance, and when each came.
-    waiting: BTreeMap<JobId, Duration>,
+    /// Jobs without an instance.
+    waiting: BTreeMap<JobId, Waiting>,
     instances: BTreeSet<InstanceId>,
     /// Replaced or deleted: its instances end as soon as they have nothing to do.
     retired: bool,
@@ -125,10 +135,12 @@ impl Scheduler {
         self.idle.len()
     }
 
-    /// A new job. Its decisions follow at once or after a later event.
+    /// A new job. Its decisions follow at once or after a later event. Its wish for an instance
+    /// counts if that one is there and free, and else for nothing.
     pub fn submit(
         &mut self,
         demand: &Demand,
+        prefers: Option<InstanceId>,
         now: Duration,
     ) -> Result<(JobId, Vec<Decision>), TooBig> {
         let capacity_mb = self.bounds.capacity_mb;
@@ -140,8 +152,26 @@ impl Scheduler {
         }
         let job = JobId(self.next);
         self.next += 1;
-        self.enqueue(job, demand, now);
+        let since = now;
+        self.enqueue(job, demand, Waiting { since, prefers });
         Ok((job, self.place(now)))
+    }
+
+    /// A job that starts one more instance ahead of need and then ends; `None` if memory is not
+    /// free, since nothing that exists has to make room for what may never be needed.
+    pub fn prewarm(&mut self, demand: &Demand, now: Duration) -> Option<(JobId, Decision)> {
+        let (memory_mb, job) = (demand.memory_mb, JobId(self.next));
+        if self.used_mb + memory_mb > self.bounds.capacity_mb
+            || demand.retired
+            || !self.heads.is_empty()
+        {
+            return None;
+        }
+        self.next += 1;
+        self.lane(demand);
+        let instance = self.create(&demand.function, memory_mb, now);
+        self.give(instance, job, now);
+        Some((job, Decision::Start { instance, job }))
     }
 
     /// The instance answered its initialisation.
@@ -179,7 +209,8 @@ impl Scheduler {
         // It keeps its place and its patience: an earlier job has never waited less.
         let since = jobs.and_then(|jobs| jobs.get(&job)).copied().unwrap_or(now);
         let mut decisions = self.leave(instance, job, false, now);
-        self.enqueue(job, demand, since);
+        let prefers = None;
+        self.enqueue(job, demand, Waiting { since, prefers });
         decisions.extend(self.place(now));
         decisions
     }
@@ -246,20 +277,28 @@ impl Scheduler {
             .map(|(since, _)| *since + self.bounds.idle_timeout)
     }
 
-    fn enqueue(&mut self, job: JobId, demand: &Demand, since: Duration) {
-        let lane = self
-            .lanes
-            .entry(demand.function.clone())
-            .or_insert_with(|| Lane {
-                demand: demand.clone(),
-                waiting: BTreeMap::new(),
-                instances: BTreeSet::new(),
-                retired: false,
-            });
+    fn lane(&mut self, demand: &Demand) -> &mut Lane {
+        let lane = self.lanes.entry(demand.function.clone());
+        let lane = lane.or_insert_with(|| Lane {
+            demand: demand.clone(),
+            waiting: BTreeMap::new(),
+            instances: BTreeSet::new(),
+            retired: false,
+        });
+        // It may have been retired while it had no lane.
+        lane.retired |= demand.retired;
+        lane
+    }
+
+    fn enqueue(&mut self, job: JobId, demand: &Demand, waiting: Waiting) {
+        self.lane(demand);
+        let Some(lane) = self.lanes.get_mut(&demand.function) else {
+            return;
+        };
         if let Some((head, _)) = lane.waiting.first_key_value() {
             self.heads.remove(head);
         }
-        lane.waiting.insert(job, since);
+        lane.waiting.insert(job, waiting);
         self.waiting += 1;
         if let Some((head, _)) = lane.waiting.first_key_value() {
             self.heads.insert(*head, demand.function.clone());
@@ -306,110 +345,6 @@ impl Scheduler {
         }
     }
 
-    /// Places waiting jobs, earliest first, until no more can be placed.
-    fn place(&mut self, now: Duration) -> Vec<Decision> {
-        let mut decisions = Vec::new();
-        let mut from = JobId(0);
-        let mut may_start = true;
-        while let Some((job, function)) = self.heads.range(from..).next() {
-            let (job, function) = (*job, function.clone());
-            match self.place_one(job, &function, may_start, now, &mut decisions) {
-                Placed::Yes => {}
-                Placed::NeedsMemory => {
-                    may_start = false;
-                    from = JobId(job.0 + 1);
-                }
-                Placed::No => break,
-            }
-        }
-        decisions
-    }
-
-    fn place_one(
-        &mut self,
-        job: JobId,
-        function: &FunctionKey,
-        may_start: bool,
-        now: Duration,
-        decisions: &mut Vec<Decision>,
-    ) -> Placed {
-        let Some(lane) = self.lanes.get(function) else {
-            return Placed::No;
-        };
-        if let Some(instance) = self.free_slot(lane) {
-            self.give(instance, job, now);
-            decisions.push(Decision::Assign { instance, job });
-            return Placed::Yes;
-        }
-        let waited = lane
-            .waiting
-            .get(&job)
-            .map_or(Duration::ZERO, |since| now.saturating_sub(*since));
-        let memory_mb = lane.demand.memory_mb;
-        let impatient = waited >= self.bounds.patience;
-        if may_start && self.make_room(memory_mb, impatient, decisions) {
-            let instance = self.create(function, memory_mb, now);
-            self.give(instance, job, now);
-            decisions.push(Decision::Start { instance, job });
-            return Placed::Yes;
-        }
-        if impatient {
-            Placed::No
-        } else {
-            Placed::NeedsMemory
-        }
-    }
-
-    /// The lane's best instance that takes one more job.
-    fn free_slot(&self, lane: &Lane) -> Option<InstanceId> {
-        let slots = usize::try_from(lane.demand.concurrency).unwrap_or(usize::MAX);
-        let candidates = lane.instances.iter().filter_map(|id| {
-            let it = self.instances.get(id)?;
-            let free = it.phase < Phase::Draining && it.jobs.len() < slots;
-            free.then_some((it.phase, it.jobs.len(), it.used, *id))
-        });
-        candidates.max().map(|(_, _, _, id)| id)
-    }
-
-    /// True if `memory_mb` are free now. Otherwise tells idle instances to end, if that will do:
-    /// longest idle first, and not those whose own function has jobs for them, unless the one
-    /// that needs room is `impatient`.
-    fn make_room(
-        &mut self,
-        memory_mb: u64,
-        impatient: bool,
-        decisions: &mut Vec<Decision>,
-    ) -> bool {
-        let capacity = self.bounds.capacity_mb;
-        if self.used_mb + memory_mb <= capacity {
-            return true;
-        }
-        let wanted = |function| {
-            self.lanes
-                .get(function)
-                .is_some_and(|l| !l.waiting.is_empty())
-        };
-        let mut free_mb = capacity.saturating_sub(self.used_mb - self.leaving_mb);
-        let mut ending = Vec::new();
-        for (_, id) in &self.idle {
-            if free_mb >= memory_mb {
-                break;
-            }
-            let spare = self
-                .instances
-                .get(id)
-                .filter(|it| impatient || !wanted(&it.function));
-            if let Some(it) = spare {
-                free_mb += it.memory_mb;
-                ending.push(*id);
-            }
-        }
-        if free_mb >= memory_mb {
-            decisions.extend(ending.into_iter().map(|id| self.destroy(id)));
-        }
-        false
-    }
-
     fn create(&mut self, function: &FunctionKey, memory_mb: u64, now: Duration) -> InstanceId {
         let id = InstanceId(self.next);
         self.next += 1;
@@ -439,7 +374,7 @@ impl Scheduler {
         self.heads.remove(&job);
         let mut since = None;
         if let Some(lane) = self.lanes.get_mut(&it.function) {
-            since = lane.waiting.remove(&job);
+            since = lane.waiting.remove(&job).map(|waiting| waiting.since);
             if let Some((head, _)) = lane.waiting.first_key_value() {
                 self.heads.insert(*head, it.function.clone());
             }

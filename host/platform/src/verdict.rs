@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::openwhisk::{ActivationResponse, Outcome};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::json::{Json, Kind};
 
 /// What came back from a sandbox for one `/init` or `/run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub(crate) enum Answer {
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Verdict {
-    pub(crate) response: ActivationResponse,
+    pub(crate) response: ActivationResponse<Json>,
     /// Whether the instance may serve again.
     pub(crate) keep: bool,
     /// Whether the time limit ended it (the annotation `timeout`).
@@ -72,7 +75,7 @@ pub(crate) fn judge_run(answer: &Answer, limit: Duration) -> RunVerdict {
         } => {
             let text = truncated(head, *length, *allowed);
             let outcome = Outcome::ApplicationError;
-            let response = ActivationResponse::error(outcome, text, Some(*length));
+            let response = error(outcome, &text, Some(*length));
             Verdict {
                 response,
                 keep: true,
@@ -91,21 +94,21 @@ pub(crate) fn judge_init(answer: &Answer, limit: Duration) -> Result<(), Box<Ver
     Err(Box::new(match answer {
         Answer::Complete { status: OK, .. } => return Ok(()),
         Answer::Complete { body, .. } => {
-            let object = parse(body).filter(Value::is_object);
-            let error = object.and_then(|mut object| object.get_mut("error").map(Value::take));
-            let error = error.unwrap_or_else(|| {
-                Value::String(with_body("The action failed during initialization", body))
-            });
-            failed(error, body)
+            let text = || with_body("The action failed during initialization", body);
+            let json = Json::parse(body).ok();
+            match json.as_ref().and_then(error_field) {
+                Some(error) => failed(error, body),
+                None => failed(&text(), body),
+            }
         }
         Answer::TooLong {
             head,
             length,
             allowed,
             ..
-        } => developer_error(truncated(head, *length, *allowed)),
+        } => developer_error(&truncated(head, *length, *allowed)),
         Answer::Nothing | Answer::Refused => {
-            developer_error("The action did not initialize and exited unexpectedly.".to_owned())
+            developer_error("The action did not initialize and exited unexpectedly.")
         }
         Answer::MemoryExhausted => memory_exhausted(),
         Answer::TimedOut => timed_out(limit, " during initialization."),
@@ -115,15 +118,13 @@ pub(crate) fn judge_init(answer: &Answer, limit: Duration) -> Result<(), Box<Ver
 /// The instance ended before it answered, or so many did that no other is asked.
 #[must_use]
 pub(crate) fn died() -> Verdict {
-    developer_error(
-        "The action did not produce a valid response and exited unexpectedly.".to_owned(),
-    )
+    developer_error("The action did not produce a valid response and exited unexpectedly.")
 }
 
 /// The platform could not make a sandbox.
 #[must_use]
 pub(crate) fn platform_fault(text: &str) -> Verdict {
-    let response = ActivationResponse::error(Outcome::InternalError, text, None);
+    let response = error(Outcome::InternalError, &text, None);
     Verdict {
         response,
         keep: false,
@@ -136,46 +137,45 @@ pub(crate) const PROVISION_ERROR: &str = "Failed to provision resources to run t
 
 fn judge_body(status: u16, body: &Bytes) -> Verdict {
     let size = u64::try_from(body.len()).ok();
-    let invalid = || {
-        let text = "The action did not produce a valid JSON or JSON Array response";
-        Value::String(with_body(text, body))
+    let settled = |response| Verdict {
+        response,
+        keep: true,
+        timeout: false,
     };
-    match parse(body) {
-        Some(Value::Object(mut object)) => match (object.remove("error"), status) {
-            (None, OK) => {
-                let result = Value::Object(object);
-                let response = ActivationResponse::new(Outcome::Success, result, size);
-                Verdict {
-                    response,
-                    keep: true,
-                    timeout: false,
-                }
-            }
-            (Some(error), OK) => {
-                let outcome = Outcome::ApplicationError;
-                let response = ActivationResponse::error(outcome, error, size);
-                Verdict {
-                    response,
-                    keep: true,
-                    timeout: false,
-                }
-            }
-            (error, _) => failed(error.unwrap_or_else(invalid), body),
+    let Ok(json) = Json::parse(body) else {
+        return failed(&invalid(body), body);
+    };
+    match json.kind() {
+        Kind::Object => match (error_field(&json), status) {
+            (Some(text), OK) => settled(error(Outcome::ApplicationError, text, size)),
+            (Some(text), _) => failed(text, body),
+            (None, OK) => settled(ActivationResponse::new(Outcome::Success, json, size)),
+            (None, _) => failed(&invalid(body), body),
         },
-        Some(array @ Value::Array(_)) if status == OK => {
-            let response = ActivationResponse::new(Outcome::Success, array, size);
-            Verdict {
-                response,
-                keep: true,
-                timeout: false,
-            }
+        Kind::Array if status == OK => {
+            settled(ActivationResponse::new(Outcome::Success, json, size))
         }
-        _ => failed(invalid(), body),
+        Kind::Array | Kind::Other => failed(&invalid(body), body),
     }
 }
 
-fn parse(body: &[u8]) -> Option<Value> {
-    serde_json::from_slice(body).ok()
+/// `{"error": …}` with this outcome.
+fn error<E: Serialize + ?Sized>(
+    outcome: Outcome,
+    error: &E,
+    size: Option<u64>,
+) -> ActivationResponse<Json> {
+    ActivationResponse::new(outcome, Json::object("error", error), size)
+}
+
+/// What an object says under `error`.
+fn error_field(json: &Json) -> Option<&RawValue> {
+    json.find(|name| name == "error").ok().flatten()
+}
+
+fn invalid(body: &[u8]) -> String {
+    let text = "The action did not produce a valid JSON or JSON Array response";
+    with_body(text, body)
 }
 
 /// `text: body`, or `text.` if there is no body.
@@ -195,9 +195,9 @@ fn truncated(head: &[u8], length: u64, allowed: u64) -> String {
     )
 }
 
-fn failed(error: Value, body: &[u8]) -> Verdict {
+fn failed<E: Serialize + ?Sized>(text: &E, body: &[u8]) -> Verdict {
     let size = u64::try_from(body.len()).ok();
-    let response = ActivationResponse::error(Outcome::DeveloperError, error, size);
+    let response = error(Outcome::DeveloperError, text, size);
     Verdict {
         response,
         keep: false,
@@ -205,8 +205,8 @@ fn failed(error: Value, body: &[u8]) -> Verdict {
     }
 }
 
-fn developer_error(text: String) -> Verdict {
-    let response = ActivationResponse::error(Outcome::DeveloperError, text, None);
+fn developer_error(text: &str) -> Verdict {
+    let response = error(Outcome::DeveloperError, text, None);
     Verdict {
         response,
         keep: false,
@@ -215,12 +215,12 @@ fn developer_error(text: String) -> Verdict {
 }
 
 fn memory_exhausted() -> Verdict {
-    developer_error("The action exhausted its memory and was aborted.".to_owned())
+    developer_error("The action exhausted its memory and was aborted.")
 }
 
 fn timed_out(limit: Duration, when: &str) -> Verdict {
     let ms = limit.as_millis();
-    let verdict = developer_error(format!(
+    let verdict = developer_error(&format!(
         "The action exceeded its time limits of {ms} milliseconds{when}"
     ));
     Verdict {
@@ -232,7 +232,7 @@ fn timed_out(limit: Duration, when: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -243,10 +243,14 @@ mod tests {
         }
     }
 
+    fn value(json: &Json) -> Value {
+        serde_json::from_str(json.text()).unwrap()
+    }
+
     /// Outcome, result, keep.
     fn run(answer: &Answer) -> (Outcome, Value, bool) {
         match judge_run(answer, LIMIT) {
-            RunVerdict::Settled(v) => (v.response.outcome(), v.response.result, v.keep),
+            RunVerdict::Settled(v) => (v.response.outcome(), value(&v.response.result), v.keep),
             RunVerdict::NotServed => panic!("not served"),
         }
     }
@@ -335,7 +339,7 @@ mod tests {
             let expected = (Outcome::DeveloperError, json!({"error": in_run}), false);
             assert_eq!(run(&answer), expected);
             let init = *judge_init(&answer, LIMIT).unwrap_err();
-            assert_eq!(init.response.result, json!({"error": in_init}));
+            assert_eq!(value(&init.response.result), json!({"error": in_init}));
             assert_eq!(init.timeout, answer == Answer::TimedOut);
         }
     }
@@ -358,7 +362,7 @@ mod tests {
             ),
         ] {
             let verdict = *judge_init(&complete(status, body), LIMIT).unwrap_err();
-            assert_eq!(verdict.response.result, json!({"error": error}));
+            assert_eq!(value(&verdict.response.result), json!({"error": error}));
             assert_eq!(verdict.response.outcome(), Outcome::DeveloperError);
             assert!(!verdict.keep);
         }

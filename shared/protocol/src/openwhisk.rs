@@ -247,9 +247,10 @@ impl Outcome {
     }
 }
 
-/// What an activation answered.
+/// What an activation answered. `R` is the form of the result: a platform that only passes results
+/// on keeps their text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ActivationResponse {
+pub struct ActivationResponse<R = Value> {
     /// [`Outcome::text`].
     pub status: String,
     /// [`Outcome::code`]; Apache OpenWhisk leaves it out here and says it in `status` alone.
@@ -263,12 +264,12 @@ pub struct ActivationResponse {
     /// Length of the sandbox's answer in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    pub result: Value,
+    pub result: R,
 }
 
-impl ActivationResponse {
+impl<R> ActivationResponse<R> {
     #[must_use]
-    pub fn new(outcome: Outcome, result: Value, size: Option<u64>) -> Self {
+    pub fn new(outcome: Outcome, result: R, size: Option<u64>) -> Self {
         Self {
             status: outcome.text().to_owned(),
             status_code: Some(outcome.code()),
@@ -276,13 +277,6 @@ impl ActivationResponse {
             size,
             result,
         }
-    }
-
-    /// `{"error": …}` with this outcome.
-    #[must_use]
-    pub fn error(outcome: Outcome, error: impl Into<Value>, size: Option<u64>) -> Self {
-        let object = Map::from_iter([("error".to_owned(), error.into())]);
-        Self::new(outcome, Value::Object(object), size)
     }
 
     /// How it ended, as a type; an unknown status counts as the platform's fault.
@@ -296,9 +290,18 @@ impl ActivationResponse {
     }
 }
 
+impl ActivationResponse {
+    /// `{"error": …}` with this outcome.
+    #[must_use]
+    pub fn error(outcome: Outcome, error: impl Into<Value>, size: Option<u64>) -> Self {
+        let object = Map::from_iter([("error".to_owned(), error.into())]);
+        Self::new(outcome, Value::Object(object), size)
+    }
+}
+
 /// The record of one invocation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Activation {
+pub struct Activation<R = Value> {
     pub namespace: String,
     pub name: String,
     pub version: String,
@@ -317,10 +320,10 @@ pub struct Activation {
     /// `<RFC 3339> stdout|stderr: text`.
     #[serde(default)]
     pub logs: Vec<String>,
-    pub response: ActivationResponse,
+    pub response: ActivationResponse<R>,
 }
 
-impl Activation {
+impl<R> Activation<R> {
     /// [`INIT_TIME`], if the invocation was a cold start; milliseconds.
     #[must_use]
     pub fn init_time(&self) -> Option<u64> {

@@ -5,16 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http_body_util::Full;
 
 use super::PlatformError;
+use super::connections::{CallError, Connections};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const IDLE_CONNECTIONS: usize = 256;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most characters that are shown of a text that somebody else wrote.
 const EXCERPT_MAX: usize = 200;
 
@@ -26,7 +21,7 @@ pub struct ApiUrlError(pub String);
 /// A client with a pool of kept connections.
 #[derive(Debug)]
 pub(super) struct Wire {
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Connections,
     /// Largest answer that is read, in bytes.
     answer_max: usize,
 }
@@ -50,14 +45,7 @@ pub(super) fn origin(url: &str) -> Result<String, ApiUrlError> {
 
 impl Wire {
     pub(super) fn new(answer_max: usize) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+        let http = Connections::default();
         Self { http, answer_max }
     }
 
@@ -77,28 +65,17 @@ impl Wire {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, PlatformError> {
-        let api = request
-            .uri()
-            .authority()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let response = self.http.request(request).await.map_err(|source| {
-            if source.is_connect() {
-                PlatformError::Unreachable {
-                    api: format!("http://{api}"),
-                    source: source.into(),
-                }
-            } else {
-                PlatformError::Broken {
-                    source: source.into(),
-                }
-            }
-        })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, self.answer_max).collect().await;
-        let body = body
-            .map_err(|source| PlatformError::Broken { source })?
-            .to_bytes();
+        let api = request.uri().authority().cloned();
+        let answer = self.http.call(request, self.answer_max).await;
+        let (head, body) = answer
+            .map_err(|error| match error {
+                CallError::Unreachable(source) => PlatformError::Unreachable {
+                    api: api.map_or_else(String::new, |api| format!("http://{api}")),
+                    source,
+                },
+                CallError::Broken(source) => PlatformError::Broken { source },
+            })?
+            .into_parts();
         Ok(Reply {
             status: head.status,
             headers: head.headers,

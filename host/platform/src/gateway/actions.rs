@@ -1,14 +1,18 @@
 //! `…/actions`: create, replace, read, list and delete.
 
+use std::sync::Arc;
+
 use http::StatusCode;
-use protocol::openwhisk::{Action, ActionPut, ActionSummary, ExecSummary};
-use serde_json::json;
+use protocol::openwhisk::{Action, ActionPut, ActionSummary, ExecSummary, find};
+use serde_json::{Value, json};
 use service::ErrorChain;
 
 use super::query::Query;
 use super::{BODY_MAX, Call, Gateway, Reject, Reply, Tenant};
-use crate::functions::PutError;
-use crate::invocation::millis;
+use crate::functions::{Function, PutError};
+use crate::ids;
+use crate::invocation::{Invocation, millis};
+use crate::json::Json;
 
 impl Gateway {
     pub(super) async fn put_action(
@@ -33,9 +37,35 @@ impl Gateway {
             .map_err(|_| Reject::internal())?;
         let (function, before) = written.map_err(|error| refused(&error))?;
         if let Some(before) = before {
-            self.pool.retire(&before.key);
+            self.pool.retire(&before);
+        }
+        for _ in 0..prewarmed(&function.action) {
+            self.prewarm(&function, tenant, &call.request_id)?;
         }
         Reply::ok(&function.action)
+    }
+
+    /// Starts one instance in the background.
+    fn prewarm(
+        &self,
+        function: &Arc<Function>,
+        tenant: &Tenant,
+        request_id: &str,
+    ) -> Result<(), Reject> {
+        let invocation = Invocation {
+            function: function.clone(),
+            activation_id: ids::activation_id().map_err(|_| Reject::internal())?,
+            request_id: request_id.to_owned(),
+            namespace: tenant.namespace.clone(),
+            api_key: tenant.key.clone(),
+            value: Json::empty(),
+            prefers: None,
+            received: self.clock.monotonic(),
+        };
+        let invoker = self.invoker.clone();
+        self.tracker
+            .spawn(async move { invoker.prewarm(invocation).await });
+        Ok(())
     }
 
     pub(super) fn fetch_action(
@@ -81,9 +111,19 @@ impl Gateway {
             Reject::internal()
         })?;
         let function = deleted.ok_or_else(Reject::not_found)?;
-        self.pool.retire(&function.key);
+        self.pool.retire(&function);
         Reply::ok(&function.action)
     }
+}
+
+/// Annotation of this platform: instances to start when the action is written.
+const PREWARM: &str = "prewarm";
+/// More are not started ahead for one action.
+const PREWARM_MAX: u64 = 64;
+
+fn prewarmed(action: &Action) -> u64 {
+    let wanted = find(&action.annotations, PREWARM).and_then(Value::as_u64);
+    wanted.unwrap_or_default().min(PREWARM_MAX)
 }
 
 fn refused(error: &PutError) -> Reject {

@@ -1,11 +1,11 @@
 //! `…/activations`: list, record, logs, result.
 
-use protocol::openwhisk::{Activation, ActivationLogs};
+use protocol::openwhisk::ActivationLogs;
 use serde_json::json;
 
 use super::query::Query;
 use super::{Gateway, Reject, Reply, Tenant};
-use crate::activations::Filter;
+use crate::activations::{Activation, Filter};
 use crate::ids::check_activation_id;
 
 impl Gateway {

@@ -3,17 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
-use protocol::openwhisk::{
-    ACTIVATION_ID_HEADER, Accepted, Action, Activation, BLOCKING_WAIT_MAX_MS, find,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use protocol::openwhisk::{ACTIVATION_ID_HEADER, Accepted, Action, BLOCKING_WAIT_MAX_MS, find};
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use service::in_place;
 
 use super::query::Query;
 use super::{Call, Gateway, Reject, Reply, Tenant};
+use crate::activations::Activation;
 use crate::ids;
-use crate::invocation::Invocation;
+use crate::invocation::{INSTANCE_HEADER, Invocation};
+use crate::json::{Json, Kind};
+use crate::scheduler::InstanceId;
 use crate::throttle::{Throttle, Throttled};
 
 /// How the caller wants to be answered.
@@ -48,24 +49,23 @@ impl Gateway {
             namespace: tenant.namespace.clone(),
             api_key: tenant.key.clone(),
             value,
+            prefers: prefers(&call.headers)?,
             received: call.received,
         };
-        let (done, record) = oneshot::channel();
         let invoker = self.invoker.clone();
-        // Its own task: an invocation goes on when its caller leaves.
-        self.tracker.spawn(async move {
+        // It goes on when its caller leaves, or waits no longer.
+        let work = in_place(&self.tracker, async move {
             let record = invoker.perform(invocation).await;
             drop(place);
-            // Nobody may wait for it.
-            drop(done.send(record));
+            record
         });
         let reply = if wanted.blocking {
-            match tokio::time::timeout(wanted.wait, record).await {
-                Ok(Ok(record)) => answered(&record, wanted.result_only),
-                Ok(Err(_)) => Err(Reject::internal()),
+            match tokio::time::timeout(wanted.wait, work).await {
+                Ok(record) => answered(&record, wanted.result_only),
                 Err(_) => accepted(&activation_id),
             }
         } else {
+            drop(work);
             accepted(&activation_id)
         };
         let id = HeaderValue::from_str(&activation_id).map_err(|_| Reject::internal())?;
@@ -103,6 +103,19 @@ impl Drop for InFlight {
     }
 }
 
+/// The instance that the caller names.
+fn prefers(headers: &HeaderMap) -> Result<Option<InstanceId>, Reject> {
+    let Some(named) = headers.get(INSTANCE_HEADER) else {
+        return Ok(None);
+    };
+    let id = named.to_str().ok().and_then(|text| text.parse().ok());
+    let id = id.ok_or_else(|| {
+        let text = format!("The header {INSTANCE_HEADER} is not an instance of a record.");
+        Reject::bad_request(text)
+    })?;
+    Ok(Some(InstanceId(id)))
+}
+
 fn wanted(query: &Query) -> Result<Wanted, Reject> {
     let blocking = query.flag("blocking", false)?;
     let result_only = query.flag("result", false)?;
@@ -125,10 +138,10 @@ fn wanted(query: &Query) -> Result<Wanted, Reject> {
     })
 }
 
-/// The body as an object; none is an empty one.
-fn payload(call: &Call, body: &[u8]) -> Result<Map<String, Value>, Reject> {
+/// The body, which must be an object; none is an empty one.
+fn payload(call: &Call, body: &[u8]) -> Result<Json, Reject> {
     if body.is_empty() {
-        return Ok(Map::new());
+        return Ok(Json::empty());
     }
     let kind = call
         .headers
@@ -138,14 +151,27 @@ fn payload(call: &Call, body: &[u8]) -> Result<Map<String, Value>, Reject> {
         let text = "The request's Content-Type is not supported. Expected:\napplication/json";
         return Err(Reject::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    serde_json::from_slice(body).map_err(Reject::malformed)
+    let json = Json::parse(body).map_err(Reject::malformed)?;
+    if json.kind() == Kind::Object {
+        Ok(json)
+    } else {
+        Err(Reject::malformed("a JSON object is expected"))
+    }
 }
 
-/// The action's parameters, then the payload. What belongs to `/init` goes to no `/run`.
-fn merge(action: &Action, payload: Map<String, Value>) -> Result<Value, Reject> {
+/// The action's parameters, then the payload. What belongs to `/init` goes to no `/run`. A payload
+/// that stays as it is is not even taken apart.
+fn merge(action: &Action, payload: Json) -> Result<Json, Reject> {
     let is_final = find(&action.annotations, "final").is_some_and(|v| *v == Value::Bool(true));
     let defined = |p: &&protocol::openwhisk::KeyValue| !p.value.is_null();
     let parameters = &action.parameters;
+    let names = |name: &str| parameters.iter().any(|p| p.key == name);
+    let named = payload.find(names).map_err(Reject::malformed)?.is_some();
+    if !named && parameters.iter().all(|p| p.init) {
+        return Ok(payload);
+    }
+    let payload: Map<String, Value> =
+        serde_json::from_str(payload.text()).map_err(Reject::malformed)?;
     if is_final
         && parameters
             .iter()
@@ -156,16 +182,13 @@ fn merge(action: &Action, payload: Map<String, Value>) -> Result<Value, Reject> 
             "Request defines parameters that are not allowed (e.g., reserved properties).",
         ));
     }
-    if parameters.is_empty() {
-        return Ok(Value::Object(payload));
-    }
     let for_run = parameters.iter().filter(|p| !p.init);
     let mut merged: Map<_, _> = for_run.map(|p| (p.key.clone(), p.value.clone())).collect();
     merged.extend(payload);
     for parameter in parameters.iter().filter(|p| p.init) {
         merged.remove(&parameter.key);
     }
-    Ok(Value::Object(merged))
+    Ok(Json::from(&merged))
 }
 
 fn accepted(activation_id: &str) -> Result<Reply, Reject> {
@@ -180,7 +203,7 @@ fn answered(record: &Activation, result_only: bool) -> Result<Reply, Reject> {
     let response = &record.response;
     let status = response.outcome().http_status();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if result_only || response.result.is_array() {
+    if result_only || response.result.kind() == Kind::Array {
         return Reply::json(status, &response.result);
     }
     Reply::json(status, record)
@@ -211,23 +234,21 @@ mod tests {
         }
     }
 
-    fn object(value: Value) -> Map<String, Value> {
-        match value {
-            Value::Object(map) => map,
-            other => panic!("{other}"),
-        }
+    fn object(value: &Value) -> Json {
+        Json::parse(value.to_string().as_bytes()).unwrap()
+    }
+
+    fn merged(action: &Action, payload: &Value) -> Value {
+        serde_json::from_str(merge(action, object(payload)).unwrap().text()).unwrap()
     }
 
     #[test]
     fn a_final_parameter_cannot_be_set_by_the_caller() {
         let parameters = vec![KeyValue::new("a", 1), KeyValue::new("open", Value::Null)];
         let it = action(parameters, vec![KeyValue::new("final", true)]);
-        let refused = merge(&it, object(json!({"a": 2}))).unwrap_err();
+        let refused = merge(&it, object(&json!({"a": 2}))).unwrap_err();
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
-        assert_eq!(
-            merge(&it, object(json!({"open": 2}))).unwrap(),
-            json!({"a": 1, "open": 2})
-        );
+        assert_eq!(merged(&it, &json!({"open": 2})), json!({"a": 1, "open": 2}));
     }
 
     #[test]
@@ -238,7 +259,15 @@ mod tests {
             KeyValue::for_init("E", "x"),
         ];
         let it = action(parameters, vec![]);
-        let merged = merge(&it, object(json!({"b": 2, "c": 3, "E": "y"}))).unwrap();
+        let merged = merged(&it, &json!({"b": 2, "c": 3, "E": "y"}));
         assert_eq!(merged, json!({"a": 1, "b": 2, "c": 3}));
+    }
+
+    #[test]
+    fn a_payload_beside_init_parameters_only_is_passed_on_as_it_came() {
+        let it = action(vec![KeyValue::for_init("E", "x")], vec![]);
+        let spaced = Json::parse(b"{ \"a\" : 1.50 }").unwrap();
+        assert_eq!(merge(&it, spaced.clone()).unwrap(), spaced);
+        assert_eq!(merged(&it, &json!({"E": 1, "a": 2})), json!({"a": 2}));
     }
 }

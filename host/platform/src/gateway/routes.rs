@@ -5,6 +5,7 @@ use prometheus_client::encoding::text;
 use protocol::openwhisk::{API_BASE, OWN_NAMESPACE, is_entity_name};
 use serde_json::json;
 
+use super::api_docs::api_docs;
 use super::query::{Query, percent_decode};
 use super::{Call, Gateway, Reject, Reply, Tenant};
 
@@ -40,6 +41,10 @@ impl Gateway {
         if segments.is_empty() {
             require_get(&call)?;
             return Reply::ok(&about_api());
+        }
+        if segments == ["api-docs"] {
+            require_get(&call)?;
+            return Reply::ok(&api_docs());
         }
         let tenant = self.authenticate(&call.headers)?;
         let (first, rest) = segments.split_first().ok_or_else(Reject::no_route)?;

@@ -21,6 +21,7 @@ fn demand(function: &str, memory_mb: u64, concurrency: u32) -> Demand {
         function: function.into(),
         memory_mb,
         concurrency,
+        retired: false,
     }
 }
 
@@ -34,7 +35,7 @@ fn started(decisions: &[Decision]) -> InstanceId {
 #[test]
 fn a_function_that_can_never_fit_is_refused() {
     let mut s = Scheduler::new(BOUNDS);
-    let refused = s.submit(&demand("a", 1001, 1), at(0)).unwrap_err();
+    let refused = s.submit(&demand("a", 1001, 1), None, at(0)).unwrap_err();
     assert_eq!(
         refused,
         TooBig {
@@ -49,9 +50,9 @@ fn a_function_that_can_never_fit_is_refused() {
 fn a_full_instance_is_not_given_more_than_its_concurrency() {
     let mut s = Scheduler::new(BOUNDS);
     let d = demand("a", 600, 2);
-    let (_, first) = s.submit(&d, at(0)).unwrap();
+    let (_, first) = s.submit(&d, None, at(0)).unwrap();
     let instance = started(&first);
-    let (second, given) = s.submit(&d, at(0)).unwrap();
+    let (second, given) = s.submit(&d, None, at(0)).unwrap();
     assert_eq!(
         given,
         [Decision::Assign {
@@ -59,7 +60,7 @@ fn a_full_instance_is_not_given_more_than_its_concurrency() {
             job: second
         }]
     );
-    let (third, waits) = s.submit(&d, at(0)).unwrap();
+    let (third, waits) = s.submit(&d, None, at(0)).unwrap();
     assert_eq!((waits, s.waiting()), (vec![], 1));
     let freed = s.finished(instance, second, true, at(5));
     assert_eq!(
@@ -74,11 +75,11 @@ fn a_full_instance_is_not_given_more_than_its_concurrency() {
 #[test]
 fn another_function_shares_no_instance_even_if_one_idles() {
     let mut s = Scheduler::new(BOUNDS);
-    let (job, first) = s.submit(&demand("a@1", 100, 1), at(0)).unwrap();
+    let (job, first) = s.submit(&demand("a@1", 100, 1), None, at(0)).unwrap();
     let a = started(&first);
     s.ready(a);
     assert_eq!(s.finished(a, job, true, at(1)), []);
-    let (_, second) = s.submit(&demand("a@2", 100, 1), at(2)).unwrap();
+    let (_, second) = s.submit(&demand("a@2", 100, 1), None, at(2)).unwrap();
     assert_ne!(started(&second), a);
     assert_eq!((s.instances(), s.idle()), (2, 1));
 }
@@ -88,13 +89,13 @@ fn idle_instances_make_room_longest_idle_first_and_only_as_many_as_needed() {
     let mut s = Scheduler::new(BOUNDS);
     let mut instances = Vec::new();
     for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let (job, start) = s.submit(&demand(name, 300, 1), at(0)).unwrap();
+        let (job, start) = s.submit(&demand(name, 300, 1), None, at(0)).unwrap();
         let instance = started(&start);
         s.ready(instance);
         s.finished(instance, job, true, at(10 - i as u64));
         instances.push(instance);
     }
-    let (job, evict) = s.submit(&demand("d", 700, 1), at(20)).unwrap();
+    let (job, evict) = s.submit(&demand("d", 700, 1), None, at(20)).unwrap();
     let [_, b, c] = instances[..] else { panic!() };
     assert_eq!(
         evict,
@@ -117,12 +118,12 @@ fn idle_instances_make_room_longest_idle_first_and_only_as_many_as_needed() {
 #[test]
 fn nothing_is_evicted_if_that_would_not_be_enough() {
     let mut s = Scheduler::new(BOUNDS);
-    let (job, start) = s.submit(&demand("a", 300, 1), at(0)).unwrap();
+    let (job, start) = s.submit(&demand("a", 300, 1), None, at(0)).unwrap();
     let a = started(&start);
     s.ready(a);
-    s.submit(&demand("b", 600, 1), at(0)).unwrap();
+    s.submit(&demand("b", 600, 1), None, at(0)).unwrap();
     s.finished(a, job, true, at(1));
-    let (_, waits) = s.submit(&demand("c", 900, 1), at(2)).unwrap();
+    let (_, waits) = s.submit(&demand("c", 900, 1), None, at(2)).unwrap();
     assert_eq!(waits, []);
     assert_eq!(s.idle(), 1);
 }
@@ -130,10 +131,10 @@ fn nothing_is_evicted_if_that_would_not_be_enough() {
 #[test]
 fn memory_goes_to_who_waited_first() {
     let mut s = Scheduler::new(BOUNDS);
-    let (first, start) = s.submit(&demand("a", 800, 1), at(0)).unwrap();
+    let (first, start) = s.submit(&demand("a", 800, 1), None, at(0)).unwrap();
     let a = started(&start);
-    let (_, big) = s.submit(&demand("big", 900, 1), at(1)).unwrap();
-    let (_, small) = s.submit(&demand("small", 100, 1), at(2)).unwrap();
+    let (_, big) = s.submit(&demand("big", 900, 1), None, at(1)).unwrap();
+    let (_, small) = s.submit(&demand("small", 100, 1), None, at(2)).unwrap();
     assert_eq!(
         (big, small),
         (vec![], vec![]),
@@ -151,13 +152,13 @@ fn memory_goes_to_who_waited_first() {
 fn a_busy_function_cannot_starve_one_that_waits_for_memory() {
     let mut s = Scheduler::new(BOUNDS);
     let busy = demand("busy", 600, 1);
-    let (mut running, start) = s.submit(&busy, at(0)).unwrap();
+    let (mut running, start) = s.submit(&busy, None, at(0)).unwrap();
     let instance = started(&start);
     s.ready(instance);
-    let (starved, _) = s.submit(&demand("starved", 600, 1), at(0)).unwrap();
+    let (starved, _) = s.submit(&demand("starved", 600, 1), None, at(0)).unwrap();
     // Within its patience others go on; afterwards the busy one runs dry and makes room.
     for ms in [100, 500, 999] {
-        let (next, _) = s.submit(&busy, at(ms)).unwrap();
+        let (next, _) = s.submit(&busy, None, at(ms)).unwrap();
         let freed = s.finished(instance, running, true, at(ms));
         assert_eq!(
             freed,
@@ -169,7 +170,7 @@ fn a_busy_function_cannot_starve_one_that_waits_for_memory() {
         );
         running = next;
     }
-    let (late, _) = s.submit(&busy, at(1000)).unwrap();
+    let (late, _) = s.submit(&busy, None, at(1000)).unwrap();
     assert_eq!(
         s.finished(instance, running, true, at(1001)),
         [Decision::Destroy { instance }]
@@ -186,11 +187,11 @@ fn a_busy_function_cannot_starve_one_that_waits_for_memory() {
 fn an_instance_without_keep_takes_no_other_and_ends_when_its_last_job_does() {
     let mut s = Scheduler::new(BOUNDS);
     let d = demand("a", 400, 2);
-    let (first, start) = s.submit(&d, at(0)).unwrap();
+    let (first, start) = s.submit(&d, None, at(0)).unwrap();
     let instance = started(&start);
-    let (second, _) = s.submit(&d, at(0)).unwrap();
+    let (second, _) = s.submit(&d, None, at(0)).unwrap();
     assert_eq!(s.finished(instance, first, false, at(1)), []);
-    let (_, third) = s.submit(&d, at(2)).unwrap();
+    let (_, third) = s.submit(&d, None, at(2)).unwrap();
     assert_ne!(started(&third), instance);
     assert_eq!(
         s.finished(instance, second, true, at(3)),
@@ -201,9 +202,9 @@ fn an_instance_without_keep_takes_no_other_and_ends_when_its_last_job_does() {
 #[test]
 fn an_instance_that_dies_frees_its_memory_while_its_jobs_still_notice() {
     let mut s = Scheduler::new(BOUNDS);
-    let (job, start) = s.submit(&demand("a", 600, 1), at(0)).unwrap();
+    let (job, start) = s.submit(&demand("a", 600, 1), None, at(0)).unwrap();
     let instance = started(&start);
-    s.submit(&demand("b", 600, 1), at(0)).unwrap();
+    s.submit(&demand("b", 600, 1), None, at(0)).unwrap();
     let freed = s.gone(instance, at(1));
     assert!(matches!(freed[..], [Decision::Start { .. }]), "{freed:?}");
     assert_eq!((s.used_mb(), s.busy_mb()), (600, 600));
@@ -218,9 +219,9 @@ fn a_job_handed_back_is_served_before_later_ones() {
         ..BOUNDS
     });
     let d = demand("a", 500, 1);
-    let (first, start) = s.submit(&d, at(0)).unwrap();
+    let (first, start) = s.submit(&d, None, at(0)).unwrap();
     let instance = started(&start);
-    let (second, _) = s.submit(&d, at(1)).unwrap();
+    let (second, _) = s.submit(&d, None, at(1)).unwrap();
     let ended = s.handed_back(instance, first, &d, at(2));
     assert_eq!(ended, [Decision::Destroy { instance }]);
     let again = s.gone(instance, at(3));
@@ -235,15 +236,15 @@ fn a_job_handed_back_is_served_before_later_ones() {
 fn a_job_handed_back_still_comes_first_for_memory() {
     let mut s = Scheduler::new(BOUNDS);
     let d = demand("a", 600, 1);
-    let (job, start) = s.submit(&d, at(0)).unwrap();
+    let (job, start) = s.submit(&d, None, at(0)).unwrap();
     let instance = started(&start);
-    let (_, later) = s.submit(&demand("b", 500, 1), at(10)).unwrap();
+    let (_, later) = s.submit(&demand("b", 500, 1), None, at(10)).unwrap();
     assert_eq!(later, []);
     assert_eq!(
         s.handed_back(instance, job, &d, at(5000)),
         [Decision::Destroy { instance }]
     );
-    let (_, idle) = s.submit(&demand("c", 400, 1), at(5001)).unwrap();
+    let (_, idle) = s.submit(&demand("c", 400, 1), None, at(5001)).unwrap();
     assert_eq!(idle, [], "memory is free for c, but a comes first");
     let freed = s.gone(instance, at(5002));
     assert!(
@@ -255,7 +256,7 @@ fn a_job_handed_back_still_comes_first_for_memory() {
 #[test]
 fn idle_instances_expire_and_the_next_tick_says_when() {
     let mut s = Scheduler::new(BOUNDS);
-    let (job, start) = s.submit(&demand("a", 100, 1), at(0)).unwrap();
+    let (job, start) = s.submit(&demand("a", 100, 1), None, at(0)).unwrap();
     let instance = started(&start);
     assert_eq!(s.next_tick(), None);
     s.ready(instance);
@@ -271,9 +272,9 @@ fn idle_instances_expire_and_the_next_tick_says_when() {
 fn a_retired_function_keeps_no_idle_instance() {
     let mut s = Scheduler::new(BOUNDS);
     let d = demand("a", 100, 1);
-    let (one, start) = s.submit(&d, at(0)).unwrap();
+    let (one, start) = s.submit(&d, None, at(0)).unwrap();
     let idle = started(&start);
-    let (two, start) = s.submit(&d, at(0)).unwrap();
+    let (two, start) = s.submit(&d, None, at(0)).unwrap();
     let busy = started(&start);
     s.ready(idle);
     s.ready(busy);
@@ -286,6 +287,86 @@ fn a_retired_function_keeps_no_idle_instance() {
         s.finished(busy, two, true, at(3)),
         [Decision::Destroy { instance: busy }]
     );
+}
+
+#[test]
+fn a_job_that_finds_its_function_retired_leaves_nothing_idle() {
+    let mut s = Scheduler::new(BOUNDS);
+    let d = demand("a", 100, 1);
+    s.retire(&d.function, at(0));
+    // It was found before it was retired, and comes after.
+    let late = Demand { retired: true, ..d };
+    let (job, start) = s.submit(&late, None, at(1)).unwrap();
+    let instance = started(&start);
+    s.ready(instance);
+    assert_eq!(
+        s.finished(instance, job, true, at(2)),
+        [Decision::Destroy { instance }]
+    );
+    assert_eq!(s.prewarm(&late, at(3)), None);
+}
+
+#[test]
+fn a_wish_for_an_instance_counts_only_if_it_is_there_and_free() {
+    let mut s = Scheduler::new(BOUNDS);
+    let d = demand("a", 100, 1);
+    let (one, start) = s.submit(&d, None, at(0)).unwrap();
+    let first = started(&start);
+    let (two, start) = s.submit(&d, None, at(0)).unwrap();
+    let second = started(&start);
+    let (other, start) = s.submit(&demand("b", 100, 1), None, at(0)).unwrap();
+    let strange = started(&start);
+    for (instance, job) in [(first, one), (second, two), (strange, other)] {
+        s.ready(instance);
+        s.finished(instance, job, true, at(1));
+    }
+    let assigned = |s: &mut Scheduler, wish: u64| {
+        let (job, decisions) = s.submit(&d, Some(InstanceId(wish)), at(2)).unwrap();
+        match decisions.as_slice() {
+            [Decision::Assign { instance, .. }] => (*instance, job),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Without a wish it is the one that was used last.
+    for (wish, expected) in [
+        (first, first),
+        (second, second),
+        (strange, second),
+        (InstanceId(999), second),
+    ] {
+        let (instance, job) = assigned(&mut s, wish.0);
+        assert_eq!(instance, expected, "{wish:?}");
+        if instance == first {
+            let (busy, waiting) = assigned(&mut s, first.0);
+            assert_eq!(busy, second, "the wished one is busy");
+            s.finished(busy, waiting, true, at(2));
+        }
+        s.finished(instance, job, true, at(2));
+        let (_, job) = assigned(&mut s, second.0);
+        s.finished(second, job, true, at(3));
+    }
+}
+
+#[test]
+fn starting_ahead_of_need_takes_free_memory_only() {
+    let mut s = Scheduler::new(BOUNDS);
+    let d = demand("a", 400, 1);
+    for expected in [true, true, false] {
+        let made = s.prewarm(&d, at(0));
+        assert_eq!(made.is_some(), expected);
+        if let Some((job, decision)) = made {
+            let instance = started(&[decision]);
+            s.ready(instance);
+            assert_eq!(s.finished(instance, job, true, at(1)), []);
+        }
+    }
+    assert_eq!((s.idle(), s.used_mb()), (2, 800));
+    let (_, given) = s.submit(&d, None, at(2)).unwrap();
+    assert!(matches!(given.as_slice(), [Decision::Assign { .. }]));
+    // Who waits for memory comes first.
+    let (_, waits) = s.submit(&demand("big", 900, 1), None, at(3)).unwrap();
+    assert!(!waits.iter().any(|it| matches!(it, Decision::Start { .. })));
+    assert_eq!(s.prewarm(&demand("b", 100, 1), at(4)), None);
 }
 
 /// What may happen; numbers choose among what there is.
@@ -357,7 +438,8 @@ impl World {
         match event {
             Event::Submit(f) => {
                 let demand = self.demands[*f].clone();
-                let (job, decisions) = self.scheduler.submit(&demand, self.now).unwrap();
+                let wish = Some(InstanceId(self.now.as_secs() % 8));
+                let (job, decisions) = self.scheduler.submit(&demand, wish, self.now).unwrap();
                 self.function.insert(job, *f);
                 self.waiting.insert(job);
                 self.check(&decisions);

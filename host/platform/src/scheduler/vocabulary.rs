@@ -21,6 +21,8 @@ pub struct Demand {
     pub memory_mb: u64,
     /// Invocations at once in one instance, at least 1.
     pub concurrency: u32,
+    /// It was replaced or deleted before this job came: its instances end when they can.
+    pub retired: bool,
 }
 
 /// The bounds of the machine.

@@ -273,6 +273,16 @@ async fn the_api_describes_itself() {
         (&api["api_version"], &api["api_version_path"]),
         (&json!("1.0.0"), &json!("v1"))
     );
+    let docs = format!(
+        "/api/v1{}",
+        api["swagger_paths"]["api-docs"].as_str().unwrap()
+    );
+    let docs = world.raw(Method::GET, &docs, "").await.json();
+    assert_eq!(docs["swagger"], "2.0");
+    let action = &docs["paths"]["/namespaces/{namespace}/actions/{actionName}"];
+    for method in ["get", "put", "post", "delete"] {
+        assert!(action[method]["summary"].is_string(), "{method}");
+    }
     let host = world.raw(Method::GET, "/", "").await.json();
     assert_eq!(host["api_paths"], json!(["/api/v1"]));
     assert_eq!(host["limits"]["concurrent_actions"], 256);

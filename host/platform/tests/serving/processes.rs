@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::world::{DEADLINE, World, alive, annotation, until_dead};
@@ -235,6 +236,55 @@ async fn replacing_and_deleting_an_action_ends_its_idle_instances() {
     assert_eq!(second["version"], "0.0.2");
     world.call(Method::DELETE, "actions/a", None).await;
     until_dead(pid(&second)).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_may_name_the_instance() {
+    let world = World::start().await;
+    world.create("a", "keep-alive", json!({})).await;
+    let both = tokio::join!(
+        world.run("a", json!({"do": "sleep", "ms": 300})),
+        world.run("a", json!({"do": "sleep", "ms": 300})),
+    );
+    assert_ne!(pid(&both.0), pid(&both.1));
+    let named = async |instance: &str| {
+        let request = http::Request::builder()
+            .method(Method::POST)
+            .uri(format!(
+                "{}/api/v1/namespaces/_/actions/a?blocking=true",
+                world.url
+            ))
+            .header("authorization", World::authorization(&world.key))
+            .header("x-sesemi-instance", instance);
+        world
+            .send(request.body(Full::<bytes::Bytes>::default()).unwrap())
+            .await
+    };
+    for record in [&both.0, &both.1, &both.0] {
+        let instance = annotation(record, "instance").unwrap().as_str().unwrap();
+        assert_eq!(pid(&named(instance).await.json()), pid(record));
+    }
+    assert_eq!(named("4711").await.status, 200, "one that is not there");
+    assert_eq!(named("first").await.refusal().0, 400);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_may_ask_for_instances_ahead_of_need() {
+    let world = World::start().await;
+    let body = json!({"exec": {"kind": "blackbox", "image": "test"},
+        "annotations": [{"key": "prewarm", "value": 2}]});
+    world.call(Method::PUT, "actions/a", Some(body)).await;
+    world
+        .until("usage", |a| (a.json()["idleInstances"] == 2).then_some(()))
+        .await;
+    let none = json!({"activations": 0});
+    assert_eq!(world.get("activations?count=true").await.json(), none);
+    let record = world.run("a", json!({})).await;
+    assert_eq!(annotation(&record, "initTime"), None);
+    world.call(Method::DELETE, "actions/a", None).await;
+    world.until_instances(0).await;
     world.stop().await;
 }
 
