@@ -1,5 +1,7 @@
 //! One module for each command: its arguments, and what it prints.
 
+pub(crate) mod agree;
+pub(crate) mod calibrate;
 pub(crate) mod compare;
 pub(crate) mod evidence;
 mod live;

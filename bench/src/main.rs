@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
+use commands::agree::Agree;
+use commands::calibrate::Calibrate;
 use commands::compare::Compare;
 use commands::evidence::Evidence;
 use commands::router::Router;
@@ -33,6 +35,10 @@ enum Command {
     Router(Router),
     /// Plays workloads on the real system: real processes, encrypted requests, an open loop.
     Run(Run),
+    /// Learns what things cost on the real system, for the simulator.
+    Calibrate(Calibrate),
+    /// Plays workloads on the real system and in the simulator, and compares the two.
+    Agree(Agree),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,6 +48,8 @@ fn main() -> anyhow::Result<()> {
         Command::Evidence(command) => command.run()?,
         Command::Router(command) => command.run()?,
         Command::Run(command) => command.run()?,
+        Command::Calibrate(command) => command.run()?,
+        Command::Agree(command) => command.run()?,
     };
     writeln!(std::io::stdout(), "{text}").context("cannot print")
 }

@@ -1,6 +1,7 @@
 //! The real system as a bench uses it: every process of it, on this machine.
 
 pub mod asker;
+pub mod calibrate;
 pub mod driver;
 pub mod models;
 pub mod outcome;

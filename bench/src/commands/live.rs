@@ -15,6 +15,7 @@ use bench::real::stage::{Scene, Stage};
 use bench::workload::Workload;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use protocol::ModelId;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -91,7 +92,7 @@ impl Live {
         spec: &PolicySpec,
     ) -> anyhow::Result<Outcome> {
         let scene = self.scene(spec)?;
-        let stage = desk.build(&scene, workload)?;
+        let stage = desk.build(&scene, &workload.models)?;
         let bar = desk.bar(workload.arrivals.len() as u64);
         bar.set_message(format!("{} under {}", workload.name, spec.text));
         let (sent, metered) = desk.wait(stage.play(workload, |sent| {
@@ -156,10 +157,10 @@ impl Desk {
         !self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// A system with the workload's models.
-    pub(crate) fn build(&self, scene: &Scene, workload: &Workload) -> anyhow::Result<Stage> {
-        let bar = self.bar(workload.models.len() as u64 + 1);
-        let stage = Stage::build(scene, &workload.models, |text| {
+    /// A system with these models.
+    pub(crate) fn build(&self, scene: &Scene, models: &[ModelId]) -> anyhow::Result<Stage> {
+        let bar = self.bar(models.len() as u64 + 1);
+        let stage = Stage::build(scene, models, |text| {
             bar.set_message(text.to_owned());
             bar.inc(1);
             !self.interrupted.load(Ordering::Relaxed)

@@ -19,7 +19,7 @@ use crate::policy::PolicySpec;
 use crate::workload::Workload;
 
 /// Memory of an instance without a model, in MiB; and what a model takes beside its weights.
-const INSTANCE_MB: u64 = 96;
+const INSTANCE_MB: u64 = 128;
 const MODEL_EXTRA_MB: u64 = 8;
 /// How long one request may take before it counts as an error.
 const PATIENCE: Duration = Duration::from_secs(60);
