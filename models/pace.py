@@ -4,7 +4,8 @@
     models/.venv/bin/python models/pace.py [--rounds N] [--threads 1 2] [MODEL...]
 
 Every contender is a process of its own; they take turns, a few runs each, so that whatever else the
-machine does meets all of them. Times are of the fastest and the median run.
+machine does meets all of them. Times are of the fastest and the median run; "cpu" is the time that a
+process had a core for a run, in its best turn, which waiting for other processes does not change.
 """
 
 import argparse
@@ -50,23 +51,31 @@ def serve(threads: int, folder: pathlib.Path) -> None:
 
 class Contender:
     def __init__(self, name: str, command: list) -> None:
-        self.name, self.times = name, []
+        self.name, self.times, self.cpus = name, [], []
         self.process = subprocess.Popen([str(c) for c in command], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         ready, difference, load, first = self.process.stdout.readline().split()
         assert ready == "ready"
         self.difference, self.load, self.first = float(difference), float(load), float(first)
 
+    def cpu(self) -> float:
+        """Milliseconds that the process has had a core."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(t.read_text().split()[0]) for t in tasks) / 1e6
+
     def turn(self, runs: int) -> None:
+        before = self.cpu()
         self.process.stdin.write(f"{runs}\n")
         self.process.stdin.flush()
         # The first run of a turn finds caches full of somebody else's data.
         self.times += [float(t) for t in self.process.stdout.readline().split()][1:]
+        self.cpus.append((self.cpu() - before) / runs)
 
     def end(self) -> None:
         self.process.stdin.close()
         self.process.wait()
         self.times.sort()
+        self.cpus.sort()
 
 
 def main() -> None:
@@ -80,7 +89,7 @@ def main() -> None:
     parser.add_argument("--without-rten", action="store_true")
     arguments = parser.parse_args()
     print(f"{'model':20}{'threads':>8}{'engine':>14}{'min ms':>9}{'median':>9}{'/ort min':>9}"
-          f"{'/ort med':>9}{'% peak':>8}{'error':>9}{'load':>8}{'first':>8}")
+          f"{'/ort med':>9}{'cpu ms':>9}{'/ort':>7}{'% peak':>8}{'error':>9}{'load':>8}{'first':>8}")
     for model in arguments.models:
         folder = HERE / "zoo" / model
         for threads in arguments.threads:
@@ -96,12 +105,12 @@ def main() -> None:
                     contender.turn(arguments.runs)
             for contender in contenders:
                 contender.end()
-            base = contenders[0].times
+            base, cpu = contenders[0].times, contenders[0].cpus[0]
             for c in contenders:
                 best, median = c.times[0], c.times[len(c.times) // 2]
                 peak = f"{100 * WORK[model] / best * 1e3 / arguments.peak / threads:.0f}" if arguments.peak else "-"
                 print(f"{model:20}{threads:8}{c.name:>14}{best:9.2f}{median:9.2f}{best / base[0]:9.3f}"
-                      f"{median / base[len(base) // 2]:9.3f}{peak:>8}{c.difference:9.1e}{c.load:8.1f}"
+                      f"{median / base[len(base) // 2]:9.3f}{c.cpus[0]:9.2f}{c.cpus[0] / cpu:7.3f}{peak:>8}{c.difference:9.1e}{c.load:8.1f}"
                       f"{c.first:8.1f}", flush=True)
 
 

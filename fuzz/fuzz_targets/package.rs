@@ -31,6 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok((manifest, graph, weights)) = assembler.finish() else {
         return;
     };
-    let engines = Engines::standard(&[EngineName::Rten]).with_limits(LoadLimits::default());
+    let engines =
+        Engines::standard(&[EngineName::Rten, EngineName::Conv]).with_limits(LoadLimits::default());
     let _ = engines.load_package(&manifest, graph, weights);
 });

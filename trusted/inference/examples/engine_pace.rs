@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{fs, io::Write};
 
+use inference::Blob;
 use inference::engine::{Engine, LoadLimits};
 use inference::engines::conv::ConvEngine;
 use inference::engines::rten::RtenEngine;
@@ -51,8 +52,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let package = pack_for(&onnx, name, Check::AllowUnchecked)?;
     let (manifest, limits) = (package.manifest, LoadLimits::default());
+    // As a package's assembler does it.
+    let mut weights = Blob::aligned(package.weights.len())?;
+    weights.extend(&package.weights);
     let start = Instant::now();
-    let model = engine.load(&manifest, package.graph, package.weights, &limits)?;
+    let model = engine.load(&manifest, package.graph, weights, &limits)?;
     let mut session = model.session()?;
     let load = start.elapsed();
     let got = session.run(&inputs)?;

@@ -2,7 +2,11 @@
 //!
 //! Nothing here may be used before [`PackageAssembler::finish`] and the artifact's own end check.
 
-use protocol::package::{ALIGN, Layout, Manifest, PREFIX_LEN, PackageError};
+use std::collections::TryReserveError;
+
+use protocol::package::{ALIGN, EngineName, Layout, Manifest, PREFIX_LEN, PackageError};
+
+use crate::blob::Blob;
 
 /// Why plaintext did not become a package.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +36,8 @@ enum Stage {
 struct Parts {
     manifest: Manifest,
     layout: Layout,
-    graph: Vec<u8>,
-    weights: Vec<u8>,
+    graph: Blob,
+    weights: Blob,
 }
 
 /// Takes plaintext in pieces of any size.
@@ -93,8 +97,11 @@ impl PackageAssembler {
                 if json.len() == *len {
                     // The parts are no longer than the package, which `new` has bounded.
                     let (manifest, layout) = Manifest::parse(json, self.package_len)?;
-                    let graph = reserve(manifest.graph_len)?;
-                    let weights = reserve(manifest.weights_len)?;
+                    let graph = reserve(manifest.graph_len, Blob::anywhere)?;
+                    let weights = match manifest.engine {
+                        EngineName::Rten => reserve(manifest.weights_len, Blob::anywhere)?,
+                        EngineName::Conv => reserve(manifest.weights_len, Blob::aligned)?,
+                    };
                     let parts = Parts {
                         manifest,
                         layout,
@@ -110,10 +117,10 @@ impl PackageAssembler {
     }
 
     /// The parts of the package, when all its bytes have come.
-    pub fn finish(self) -> Result<(Manifest, Vec<u8>, Vec<u8>), AssembleError> {
+    pub fn finish(self) -> Result<(Manifest, Vec<u8>, Blob), AssembleError> {
         match self.stage {
             Stage::Parts(parts) if self.seen == self.package_len => {
-                Ok((parts.manifest, parts.graph, parts.weights))
+                Ok((parts.manifest, parts.graph.into_vec(), parts.weights))
             }
             _ => Err(PackageError::Truncated.into()),
         }
@@ -135,7 +142,7 @@ impl Parts {
         let room = usize::try_from(end - at).unwrap_or(usize::MAX);
         let taken = &bytes[..room.min(bytes.len())];
         match part {
-            Some(part) => part.extend_from_slice(taken),
+            Some(part) => part.extend(taken),
             None if taken.iter().any(|b| *b != 0) => return Err(AssembleError::Padding),
             None => {}
         }
@@ -150,12 +157,12 @@ fn fill(buffer: &mut Vec<u8>, len: usize, bytes: &[u8]) -> usize {
     taken
 }
 
-fn reserve(len: u64) -> Result<Vec<u8>, AssembleError> {
-    let mut part = Vec::new();
+fn reserve(
+    len: u64,
+    of: impl Fn(usize) -> Result<Blob, TryReserveError>,
+) -> Result<Blob, AssembleError> {
     let size = usize::try_from(len).map_err(|_| AssembleError::Memory(len))?;
-    part.try_reserve_exact(size)
-        .map_err(|_| AssembleError::Memory(len))?;
-    Ok(part)
+    of(size).map_err(|_| AssembleError::Memory(len))
 }
 
 /// Zeros from `at` to the next part of a package.

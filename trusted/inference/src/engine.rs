@@ -9,6 +9,7 @@ use protocol::package::{EngineName, Manifest};
 use protocol::tensor::TensorError;
 use protocol::{Datatype, Tensor, TensorSpec};
 
+use crate::blob::Blob;
 use crate::engines::conv::ConvEngine;
 use crate::engines::rten::RtenEngine;
 use crate::onnx::OnnxError;
@@ -33,6 +34,8 @@ pub struct LoadLimits {
     pub chain: usize,
     /// Bytes of any one tensor that the graph states the shape of.
     pub tensor_bytes: u64,
+    /// Multiply-adds of a run for one image, where the engine knows them before.
+    pub work: u64,
 }
 
 impl Default for LoadLimits {
@@ -45,6 +48,7 @@ impl Default for LoadLimits {
             depth: 8,
             chain: 4096,
             tensor_bytes: 2 << 30,
+            work: 1 << 42,
         }
     }
 }
@@ -147,7 +151,7 @@ pub trait Engine: Send + Sync + Debug {
         &self,
         manifest: &Manifest,
         graph: Vec<u8>,
-        weights: Vec<u8>,
+        weights: Blob,
         limits: &LoadLimits,
     ) -> Result<Arc<dyn Model>, LoadError>;
 }
@@ -225,12 +229,12 @@ impl Engines {
         &self,
         manifest: &Manifest,
         graph: Vec<u8>,
-        weights: Vec<u8>,
+        weights: impl Into<Blob>,
     ) -> Result<Arc<dyn Model>, LoadError> {
         self.engines
             .iter()
             .find(|e| e.name() == manifest.engine)
             .ok_or(LoadError::EngineMissing(manifest.engine))?
-            .load(manifest, graph, weights, &self.limits)
+            .load(manifest, graph, weights.into(), &self.limits)
     }
 }

@@ -4,6 +4,7 @@
 //! [`assemble`] (plaintext of a package → its parts) and [`engine`] (parts → model → answers).
 
 pub mod assemble;
+pub mod blob;
 pub mod engine;
 pub mod engines;
 pub mod example;
@@ -12,4 +13,5 @@ pub mod pack;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use blob::Blob;
 pub use engine::{Engine, Engines, LoadError, LoadLimits, Model, RunError, Session};

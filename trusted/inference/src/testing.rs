@@ -83,7 +83,12 @@ pub fn packed(engine: EngineName, onnx: &[u8]) -> Result<Package, String> {
 
 fn load(engine: &dyn Engine, package: &Package) -> Result<Arc<dyn Model>, LoadError> {
     let (graph, weights) = (package.graph.clone(), package.weights.clone());
-    engine.load(&package.manifest, graph, weights, &LoadLimits::default())
+    engine.load(
+        &package.manifest,
+        graph,
+        weights.into(),
+        &LoadLimits::default(),
+    )
 }
 
 fn loaded(engine: &dyn Engine, onnx: &[u8]) -> Result<Arc<dyn Model>, String> {
@@ -245,7 +250,7 @@ fn wrong_weights(engine: &dyn Engine) -> Outcome {
         let loaded = engine.load(
             manifest,
             package.graph.clone(),
-            weights,
+            weights.into(),
             &LoadLimits::default(),
         );
         ensure(loaded.is_err(), || format!("{why} was loaded"))
@@ -315,7 +320,7 @@ fn limits(engine: &dyn Engine) -> Outcome {
     ];
     for (name, limits) in cases {
         let (graph, weights) = (package.graph.clone(), package.weights.clone());
-        let refused = engine.load(&package.manifest, graph, weights, &limits);
+        let refused = engine.load(&package.manifest, graph, weights.into(), &limits);
         ensure(refused.is_err(), || format!("{name} does not hold"))?;
     }
     Ok(())
@@ -339,7 +344,7 @@ fn graph_limits(engine: &dyn Engine) -> Outcome {
     ];
     for (name, limits) in cases {
         let (graph, weights) = (package.graph.clone(), package.weights.clone());
-        let refused = engine.load(&package.manifest, graph, weights, &limits);
+        let refused = engine.load(&package.manifest, graph, weights.into(), &limits);
         ensure(matches!(refused, Err(LoadError::Graph(_))), || {
             format!("{name} does not hold")
         })?;
@@ -375,7 +380,7 @@ fn damage(engine: &dyn Engine) -> Outcome {
         engine.load(
             &manifest,
             graph,
-            whole.weights.clone(),
+            whole.weights.clone().into(),
             &LoadLimits::default(),
         )
     };

@@ -55,24 +55,29 @@ impl fmt::Debug for Buffer {
 /// Little-endian floats in bytes that somebody else allocated.
 pub struct Weights {
     bytes: Vec<u8>,
-    /// Used instead when `bytes` do not start at a multiple of 4, or this machine is big-endian.
+    /// Where in `bytes` the floats start.
+    start: usize,
+    /// Used instead when they do not start at a cache line, or this machine is big-endian.
     copy: Option<Buffer>,
 }
 
 impl Weights {
-    /// Uses the bytes where they lie if they can be read as floats there; an odd rest is ignored.
+    /// The floats in `bytes[start..]`, used where they lie if that is the start of a cache line; an odd
+    /// rest is ignored.
     #[must_use]
-    pub fn new(bytes: Vec<u8>) -> Option<Self> {
-        let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
-        if aligned && cfg!(target_endian = "little") {
-            return Some(Self { bytes, copy: None });
+    pub fn new(bytes: Vec<u8>, start: usize) -> Option<Self> {
+        let floats = bytes.get(start..)?;
+        if floats.as_ptr().cast::<Line>().is_aligned() && cfg!(target_endian = "little") {
+            let copy = None;
+            return Some(Self { bytes, start, copy });
         }
-        let mut copy = Buffer::zeroed(bytes.len() / 4)?;
-        for (to, from) in copy.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        let mut copy = Buffer::zeroed(floats.len() / 4)?;
+        for (to, from) in copy.iter_mut().zip(floats.as_chunks::<4>().0) {
             *to = f32::from_le_bytes(*from);
         }
         Some(Self {
             bytes: Vec::new(),
+            start: 0,
             copy: Some(copy),
         })
     }
@@ -90,11 +95,12 @@ impl Deref for Weights {
     fn deref(&self) -> &[f32] {
         match &self.copy {
             Some(copy) => copy,
-            // SAFETY: `new` found the start aligned, the length is rounded down, every bit pattern
-            // is an f32, and a `Vec` that nobody can change does not move its bytes.
-            None => unsafe {
-                std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.bytes.len() / 4)
-            },
+            None => {
+                let bytes = &self.bytes[self.start..];
+                // SAFETY: `new` found the start aligned, the length is rounded down, every bit pattern
+                // is an f32, and a `Vec` that nobody can change does not move its bytes.
+                unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 4) }
+            }
         }
     }
 }
@@ -102,5 +108,24 @@ impl Deref for Weights {
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Weights({} floats)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_the_same_wherever_their_bytes_lie() {
+        let floats: Vec<f32> = (0..100_u8).map(f32::from).collect();
+        let bytes: Vec<u8> = floats.iter().flat_map(|v| v.to_le_bytes()).collect();
+        for start in 0..130 {
+            let moved = [&vec![0; start][..], &bytes, &[1, 2, 3]].concat();
+            let weights = Weights::new(moved, start).unwrap();
+            assert_eq!(weights.as_ptr().align_offset(64), 0);
+            assert_eq!(weights[..100], floats);
+            assert!(weights.len() < 117 && weights.held() > 0);
+        }
+        assert!(Weights::new(bytes, 401).is_none());
     }
 }

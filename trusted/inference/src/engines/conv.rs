@@ -20,6 +20,7 @@ use protocol::package::{EngineName, Manifest};
 use protocol::tensor::check_inputs;
 use protocol::{Datatype, Tensor, TensorSpec};
 
+use crate::blob::Blob;
 use crate::engine::{Engine, ForUser, LoadError, LoadLimits, Model, RunError, Session};
 
 mod compile;
@@ -124,7 +125,7 @@ impl Engine for ConvEngine {
         &self,
         manifest: &Manifest,
         graph: Vec<u8>,
-        weights: Vec<u8>,
+        weights: Blob,
         limits: &LoadLimits,
     ) -> Result<Arc<dyn Model>, LoadError> {
         let limit = |what, is: usize, max: usize| {
@@ -146,7 +147,8 @@ impl Engine for ConvEngine {
         agree(manifest, &program)?;
         let memory = graph.len() as u64;
         drop(graph);
-        let weights = Weights::new(weights).ok_or_else(|| refused(PlanError::Memory))?;
+        let (weights, start) = weights.into_parts();
+        let weights = Weights::new(weights, start).ok_or_else(|| refused(PlanError::Memory))?;
         Ok(Arc::new(ConvModel {
             isa: self.isa,
             threads: self.threads.clone(),

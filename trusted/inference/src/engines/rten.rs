@@ -22,6 +22,7 @@ use protocol::tensor::check_inputs;
 use protocol::{Tensor, TensorSpec};
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
 
+use crate::blob::Blob;
 use crate::engine::{Engine, ForUser, LoadError, LoadLimits, Model, RunError, Session};
 use crate::onnx::{self, Interface, WeightsRef};
 
@@ -171,7 +172,7 @@ impl Engine for RtenEngine {
         &self,
         manifest: &Manifest,
         graph: Vec<u8>,
-        weights: Vec<u8>,
+        weights: Blob,
         limits: &LoadLimits,
     ) -> Result<Arc<dyn Model>, LoadError> {
         if let Some(name) = engine_variable(std::env::vars_os().map(|(name, _)| name)) {
@@ -182,7 +183,7 @@ impl Engine for RtenEngine {
         let memory = weights.len() as u64 + 4 * clean.len() as u64;
         let mut options = ModelOptions::with_all_ops();
         if let Some(name) = &manifest.weights_name {
-            options.external_data(name, weights);
+            options.external_data(name, weights.into_vec());
         }
         let inner = catch_unwind(AssertUnwindSafe(|| options.load(clean)))
             .map_err(|p| LoadError::Panicked {

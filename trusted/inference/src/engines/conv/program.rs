@@ -17,9 +17,6 @@ mod run;
 
 pub(crate) use run::Arena;
 
-/// Most multiply-adds of one image: minutes of one core.
-const WORK_MAX: u64 = 1 << 42;
-
 /// Most window elements of all convolutions together: each is an offset in memory.
 const TAPS_MAX: usize = 1 << 20;
 
@@ -151,12 +148,9 @@ impl Program {
         let mut tasks = Vec::with_capacity(plan.steps.len());
         for (number, step) in plan.steps.iter().enumerate() {
             tasks.push(checker.task(number, step)?);
-            if checker.work > WORK_MAX {
-                let what = "multiply-adds";
-                return Err(PlanError::Limit {
-                    what,
-                    max: WORK_MAX,
-                });
+            if checker.work > limits.work {
+                let (what, max) = ("multiply-adds", limits.work);
+                return Err(PlanError::Limit { what, max });
             }
         }
         let end = plan.steps.len();

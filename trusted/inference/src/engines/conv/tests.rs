@@ -24,7 +24,7 @@ fn conv_conforms_on_every_instruction_set() {
 fn a_batch_of_none_has_an_answer_of_none() {
     let package = packed(NAME, &graphs::dense()).unwrap();
     let (manifest, limits) = (&package.manifest, LoadLimits::default());
-    let model = ConvEngine::shared().load(manifest, package.graph, package.weights, &limits);
+    let model = ConvEngine::shared().load(manifest, package.graph, package.weights.into(), &limits);
     let mut session = model.unwrap().session().unwrap();
     let none = Tensor::from_f32("x", vec![0, 16], &[]).unwrap();
     let got = session.run(&[none]).unwrap();
@@ -35,7 +35,7 @@ fn a_batch_of_none_has_an_answer_of_none() {
 fn a_models_structure_is_not_printed() {
     let package = packed(NAME, &graphs::dense()).unwrap();
     let (manifest, limits) = (&package.manifest, LoadLimits::default());
-    let model = ConvEngine::shared().load(manifest, package.graph, package.weights, &limits);
+    let model = ConvEngine::shared().load(manifest, package.graph, package.weights.into(), &limits);
     let model = model.unwrap();
     let text = format!("{model:?} {:?}", Arc::clone(&model).session().unwrap());
     assert!(

@@ -10,7 +10,7 @@ fn load(onnx: &[u8]) -> Result<Arc<dyn Model>, LoadError> {
     RtenEngine::shared().load(
         &package.manifest,
         package.graph,
-        package.weights,
+        package.weights.into(),
         &LoadLimits::default(),
     )
 }

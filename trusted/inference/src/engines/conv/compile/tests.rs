@@ -139,7 +139,12 @@ fn loaded(engine: &dyn Engine, onnx: &[u8]) -> Arc<dyn Model> {
     let package = packed(engine.name(), onnx).unwrap();
     let limits = LoadLimits::default();
     engine
-        .load(&package.manifest, package.graph, package.weights, &limits)
+        .load(
+            &package.manifest,
+            package.graph,
+            package.weights.into(),
+            &limits,
+        )
         .unwrap()
 }
 
