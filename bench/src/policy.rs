@@ -86,6 +86,7 @@ impl PolicySpec {
             capacity: 1,
             models_per_instance: self.models,
             keep_alive: self.ttl,
+            frees_memory: true,
         }
     }
 }

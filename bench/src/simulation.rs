@@ -11,7 +11,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use fnpacker::packing::{
-    Action, Arrival, EndpointId, Outcome, Packing, Rejection, Report, Spent, Ticket,
+    Action, Arrival, Company, EndpointId, Outcome, Packing, Rejection, Report, Spent, Ticket,
 };
 use protocol::PrincipalId;
 use protocol::id::InstanceId;
@@ -193,6 +193,7 @@ impl<'a> Simulation<'a> {
             model: &self.workload.models[asked.model as usize],
             user: PrincipalId::new([0; 32]),
             owner: None,
+            company: Company::Shared,
             bytes: 1024,
             deadline: None,
         };
@@ -202,18 +203,20 @@ impl<'a> Simulation<'a> {
 
     /// Carries out what the packing said.
     fn act(&mut self, now: u64) {
-        let mut actions = std::mem::take(&mut self.actions);
-        for action in actions.drain(..) {
+        let mut todo = VecDeque::from(std::mem::take(&mut self.actions));
+        while let Some(action) = todo.pop_front() {
             match action {
                 Action::Dispatch {
                     ticket, endpoint, ..
                 } => self.buffered.push_back((ticket, endpoint)),
                 Action::Start { ticket, endpoint } => self.buffered.push_back((ticket, endpoint)),
                 Action::Reject { ticket, rejection } => self.refuse(now, ticket, rejection),
-                Action::Retire { endpoint } => self.retire(now, endpoint),
+                Action::Retire { endpoint } => {
+                    self.retire(now, endpoint);
+                    todo.extend(self.actions.drain(..));
+                }
             }
         }
-        self.actions = actions;
         while let Some((ticket, endpoint)) = self.buffered.front().copied() {
             if !self.place(now, ticket, endpoint) {
                 break;
@@ -264,6 +267,10 @@ impl<'a> Simulation<'a> {
         for instance in idle {
             self.remove(now, instance);
         }
+        let mut actions = std::mem::take(&mut self.actions);
+        self.packing
+            .retired(time(now), endpoint, true, &mut actions);
+        self.actions = actions;
     }
 
     fn busy(&self, instance: usize) -> u32 {

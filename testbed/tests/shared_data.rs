@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fnpacker::config::PolicyName;
-use fnpacker::packing::{Action, Arrival, Limits, Outcome, Packing, Report, Spent, Ticket};
+use fnpacker::packing::{Action, Arrival, Company, Limits, Outcome, Packing, Report, Spent, Ticket};
 use protocol::{ModelId, PrincipalId};
 
 /// What one request takes: hot, and on top of it where another model ran before.
@@ -75,6 +75,7 @@ fn replay(policy: PolicyName, endpoints: usize, trace: &[(Duration, ModelId)]) -
                     model,
                     user,
                     owner: None,
+                    company: Company::Shared,
                     bytes: 1000,
                     deadline: None,
                 };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fnpacker::config::PolicyName;
 use fnpacker::packing::{
-    Action, Arrival, EndpointId, Limits, Outcome, Packing, Report, Spent, Ticket,
+    Action, Arrival, Company, EndpointId, Limits, Outcome, Packing, Report, Spent, Ticket,
 };
 use hdrhistogram::Histogram;
 use protocol::invoke::StartKind;
@@ -185,6 +185,7 @@ impl<'a> Play<'a> {
             model: &self.models[model],
             user: PrincipalId::new(user),
             owner: None,
+            company: Company::Shared,
             bytes: 1024,
             deadline: Some(self.now + Duration::from_secs(60)),
         };
@@ -219,7 +220,11 @@ impl<'a> Play<'a> {
                     self.asked.remove(&ticket);
                     self.refused += f64::from(u8::from(counts));
                 }
-                Action::Retire { endpoint } => self.resident[endpoint.index()].clear(),
+                Action::Retire { endpoint } => {
+                    self.resident[endpoint.index()].clear();
+                    self.packing
+                        .retired(self.now, endpoint, true, &mut self.actions);
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use protocol::id::InstanceId;
 use protocol::invoke::{StartKind, Telemetry};
 use protocol::{ModelId, PrincipalId};
+use serde::Deserialize;
 
 mod books;
 mod ch_bl;
@@ -24,6 +25,7 @@ mod ect;
 mod ect_p;
 mod fleet;
 mod forecast;
+mod index;
 mod models;
 mod one_to_one;
 mod published;
@@ -38,6 +40,7 @@ pub use costs::{Costs, ModelCosts, Samples};
 pub use ect::EctG;
 pub use ect_p::EctP;
 pub use fleet::{Endpoint, Fleet, Instance, StartCounts};
+pub use index::Index;
 pub use one_to_one::{AllInOne, OneToOne};
 pub use published::{Published, Search, WhenBusy};
 
@@ -47,6 +50,9 @@ pub use published::{Published, Search, WhenBusy};
 pub struct ModelKey(u32);
 
 impl ModelKey {
+    /// Never given to a model.
+    const NOBODY: Self = Self(u32::MAX);
+
     /// For tables that are indexed by model.
     #[must_use]
     pub const fn index(self) -> usize {
@@ -82,12 +88,47 @@ pub struct Arrival<'a> {
     pub model: &'a ModelId,
     /// Who asks. Not authenticated on this side: good for fair queueing, not for access.
     pub user: PrincipalId,
-    /// Whose model it is, where the operator has said so; for policies that keep owners apart.
+    /// Whose model it is, where the operator has said so.
     pub owner: Option<PrincipalId>,
+    /// Which other models may be in one instance with it.
+    pub company: Company,
     /// Size of the sealed request in bytes.
     pub bytes: usize,
     /// When the answer is of no use any more, in the time of `now`.
     pub deadline: Option<Duration>,
+}
+
+/// Which models an owner lets share an instance with a model of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Company {
+    /// None.
+    Alone,
+    /// The same owner's that say so, too.
+    SameOwner,
+    /// Anybody's that say so, too.
+    #[default]
+    Shared,
+}
+
+/// Models with the same tenancy, and no others, may be in one instance: a hard bound, which
+/// [`Packing`] holds whatever the policy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tenancy {
+    Alone(ModelKey),
+    Owner(PrincipalId),
+    Shared,
+}
+
+impl Tenancy {
+    /// Of a model. Whose owner is not known has no company.
+    fn new(model: ModelKey, owner: Option<PrincipalId>, company: Company) -> Self {
+        match (company, owner) {
+            (Company::Shared, _) => Self::Shared,
+            (Company::SameOwner, Some(owner)) => Self::Owner(owner),
+            (Company::SameOwner, None) | (Company::Alone, _) => Self::Alone(model),
+        }
+    }
 }
 
 /// A request, as a policy sees it.
@@ -97,7 +138,7 @@ pub struct Request {
     /// Of the model's name: the same in every process, unlike the key.
     pub model_hash: u64,
     pub user: PrincipalId,
-    pub owner: Option<PrincipalId>,
+    pub tenancy: Tenancy,
     pub bytes: usize,
     pub arrived: Duration,
     pub deadline: Option<Duration>,
@@ -140,7 +181,8 @@ pub enum Action {
         ticket: Ticket,
         endpoint: EndpointId,
     },
-    /// Its idle instance is not worth its memory any more; a platform that cannot, ignores it.
+    /// Let its instance go, and say so with [`Packing::retired`] whether it worked: until then
+    /// nothing is sent there. Nothing is in flight there now.
     Retire { endpoint: EndpointId },
 }
 
@@ -245,7 +287,11 @@ pub trait Policy: Send + Debug {
     /// Stable name for config, metrics and reports.
     fn name(&self) -> &'static str;
 
-    /// Chooses for one request. An endpoint that is not [`Endpoint::ready`] must not be chosen.
+    /// A request that may be served arrives; `place` follows.
+    fn arrived(&mut self, _now: Duration, _request: &Request) {}
+
+    /// Chooses for one request. An endpoint that does not take it ([`Endpoint::takes`]) must not be
+    /// chosen.
     fn place(&mut self, now: Duration, request: &Request, fleet: &Fleet) -> Placement;
 
     /// `request` is on its way to `endpoint`; the fleet's counters have it already.

@@ -9,7 +9,9 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PoolConfig;
-use crate::packing::{Action, Arrival, EndpointId, Outcome, Packing, Rejection, Report, Ticket};
+use crate::packing::{
+    Action, Arrival, EndpointId, Limits, Outcome, Packing, Rejection, Report, Ticket,
+};
 use crate::platform::{FunctionRef, FunctionSpec};
 
 /// What a caller is told when its turn comes.
@@ -134,6 +136,7 @@ impl Pool {
     /// policy starts an endpoint at most once at a time.
     pub(crate) fn new(
         config: PoolConfig,
+        frees_memory: bool,
         clock: SharedClock,
     ) -> (Arc<Self>, tokio::sync::mpsc::UnboundedReceiver<Errand>) {
         let functions: Vec<_> = config
@@ -147,7 +150,10 @@ impl Pool {
         let packing = Packing::new(
             config.policy.policy(config.rent()),
             functions.len(),
-            config.limits(),
+            Limits {
+                frees_memory,
+                ..config.limits()
+            },
         );
         let (errands, to_run) = tokio::sync::mpsc::unbounded_channel();
         let state = State {
@@ -197,6 +203,11 @@ impl Pool {
                 packing.set_ready(now, endpoint, ready, out);
             }
         });
+    }
+
+    /// An endpoint that was to be retired is, or could not be.
+    pub(crate) fn retired(self: &Arc<Self>, endpoint: EndpointId, gone: bool) {
+        self.update(|packing, now, out| packing.retired(now, endpoint, gone, out));
     }
 
     /// Wakes the packing when it wants to be woken, until `stop`; then nobody waits any longer.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::answer::{RequestView, RoutedView, RunAnswer, read_answer};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::packing::{Arrival, EndpointId, Outcome, Rejection, Report, Spent};
+use crate::packing::{Arrival, Company, EndpointId, Outcome, Rejection, Report, Spent};
 use crate::platform::{Answer, FunctionRef, Platform, PlatformError, Record};
 use crate::pools::{Errand, Lease, Pool, Turn};
 
@@ -77,9 +77,10 @@ impl Router {
         metrics: Metrics,
         shutdown: &Shutdown,
     ) -> Arc<Self> {
+        let frees_memory = platform.caps().delete_frees_memory;
         let (mut pools, mut errands) = (HashMap::new(), Vec::new());
         for pool in &config.pools {
-            let (pool, to_run) = Pool::new(pool.clone(), Arc::clone(clock));
+            let (pool, to_run) = Pool::new(pool.clone(), frees_memory, Arc::clone(clock));
             shutdown
                 .tracker()
                 .spawn(Arc::clone(&pool).keep_time(shutdown.token()));
@@ -150,6 +151,7 @@ impl Router {
             model: &view.model,
             user: view.user,
             owner: None,
+            company: Company::Shared,
             bytes: body.len(),
             deadline: Some(deadline),
         });
@@ -298,7 +300,10 @@ impl Router {
                     let router = Arc::clone(&self);
                     self.shutdown.tracker().spawn(router.start_instance(lease));
                 }
-                Some(Errand::Retire(endpoint)) => self.retire(&pool, endpoint).await,
+                Some(Errand::Retire(endpoint)) => {
+                    let retire = Arc::clone(&self).retire(Arc::clone(&pool), endpoint);
+                    self.shutdown.tracker().spawn(retire);
+                }
                 None => return,
             }
         }
@@ -318,16 +323,24 @@ impl Router {
         }
     }
 
-    async fn retire(&self, pool: &Pool, endpoint: EndpointId) {
-        if !self.platform.caps().delete_frees_memory {
-            return;
-        }
+    /// Deletes the function. When it is deployed again it is another one, and no platform serves it
+    /// with an instance of this one; so nothing that was in there meets the next tenants.
+    async fn retire(self: Arc<Self>, pool: Arc<Pool>, endpoint: EndpointId) {
         let function = &pool.functions[endpoint.index()];
         function.forget();
-        if let Err(error) = self.platform.delete(&function.spec.name).await {
-            tracing::warn!(function = function.spec.name, error = %ErrorChain(&error),
-                "cannot let an idle instance go");
-        }
+        let gone = match self.platform.delete(&function.spec.name).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(function = function.spec.name, error = %ErrorChain(&error),
+                    "cannot let an idle instance go");
+                tokio::select! {
+                    () = self.shutdown.token().cancelled_owned() => {}
+                    () = tokio::time::sleep(REFUSED_PAUSE) => {}
+                }
+                false
+            }
+        };
+        pool.retired(endpoint, gone);
     }
 }
 

@@ -129,9 +129,9 @@ fn endpoint_status(
             refused: endpoint.counts.refused,
             failed: endpoint.counts.failed,
         },
-        instances: packing
-            .fleet()
-            .live(id, now)
+        instances: endpoint
+            .instances
+            .iter()
             .map(|instance| InstanceStatus {
                 instance: instance.id.to_string(),
                 models: instance.resident.iter().filter_map(model).collect(),

@@ -10,8 +10,10 @@ use super::models::Models;
 use super::queue::{Full, Queue, Waiting};
 use super::{
     Action, Arrival, Chore, EndpointId, Finished, Fleet, ModelKey, Placement, Policy, Rejection,
-    Report, Request, Ticket,
+    Report, Request, Tenancy, Ticket,
 };
+
+mod tenants;
 
 /// The bounds of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Limits {
     pub models_per_instance: usize,
     /// How long the platform keeps an idle instance.
     pub keep_alive: Duration,
+    /// Whether an instance that is let go gives its memory back at once.
+    pub frees_memory: bool,
 }
 
 impl Default for Limits {
@@ -42,6 +46,7 @@ impl Default for Limits {
             capacity: 1,
             models_per_instance: 4,
             keep_alive: Duration::from_secs(600),
+            frees_memory: true,
         }
     }
 }
@@ -85,12 +90,7 @@ impl Packing {
     pub fn new(policy: Box<dyn Policy>, endpoints: usize, limits: Limits) -> Self {
         Self {
             policy,
-            fleet: Fleet::new(
-                endpoints,
-                limits.capacity,
-                limits.models_per_instance,
-                limits.keep_alive,
-            ),
+            fleet: Fleet::new(endpoints, &limits),
             models: Models::new(limits.models),
             queue: Queue::new(limits.queue, limits.queue_per_user),
             flights: HashMap::new(),
@@ -122,7 +122,7 @@ impl Packing {
             model: hold.key,
             model_hash: hold.hash,
             user: a.user,
-            owner: a.owner,
+            tenancy: Tenancy::new(hold.key, a.owner, a.company),
             bytes: a.bytes,
             arrived: now,
             deadline: a.deadline,
@@ -132,6 +132,7 @@ impl Packing {
             self.reject(now, ticket, &request, Rejection::Deadline, out);
             return ticket;
         }
+        self.policy.arrived(now, &request);
         match self.ask(now, &request) {
             Placement::Dispatch(endpoint) if self.queue.waiting_for(hold.key) == 0 => {
                 self.dispatch(now, ticket, request, endpoint, out);
@@ -153,6 +154,7 @@ impl Packing {
             }
             Placement::Wait { on, until } => match self.queue.check_room(&request.user) {
                 Ok(()) => {
+                    self.make_room(&request, out);
                     self.fleet.await_on(on);
                     self.ask_again = earliest(self.ask_again, until);
                     self.queue.push(
@@ -195,6 +197,7 @@ impl Packing {
         };
         let model = flight.request.as_ref().map(|request| request.model);
         self.fleet.release(flight.endpoint, model, report, now);
+        self.retire_if_drained(flight.endpoint, out);
         if let Some(request) = &flight.request {
             self.models.release(request.model, now);
             let done = Finished {
@@ -241,6 +244,7 @@ impl Packing {
 
     /// Time passed: gives up what expired, asks again what wanted to be asked again.
     pub fn wake(&mut self, now: Duration, out: &mut Vec<Action>) {
+        self.fleet.expire(now);
         while let Some((at, ticket)) = self.queue.next_expiry().filter(|(at, _)| *at <= now) {
             let Some(waiting) = self.queue.remove(ticket) else {
                 break;
@@ -315,8 +319,13 @@ impl Packing {
             };
         }
         match self.policy.place(now, request, &self.fleet) {
-            Placement::Dispatch(at) if self.fleet.endpoint(at).is_none_or(|e| !e.ready) => {
-                debug_assert!(false, "a policy chose an endpoint that is not ready");
+            Placement::Dispatch(at)
+                if self.fleet.endpoint(at).is_none_or(|e| !e.takes(request)) =>
+            {
+                debug_assert!(
+                    false,
+                    "a policy chose an endpoint that does not take the request"
+                );
                 Placement::Wait {
                     on: None,
                     until: None,
@@ -334,7 +343,7 @@ impl Packing {
         endpoint: EndpointId,
         out: &mut Vec<Action>,
     ) {
-        self.fleet.dispatch(endpoint, Some(request.model), now);
+        self.fleet.dispatch(endpoint, Some(&request), now);
         self.policy.dispatched(now, &request, endpoint, &self.fleet);
         let queued = now.saturating_sub(request.arrived);
         self.flights.insert(
@@ -385,6 +394,7 @@ impl Packing {
                     self.dispatch(now, turn.1, request, endpoint, out);
                 }
                 Placement::Wait { on, until } => {
+                    self.make_room(&request, out);
                     self.fleet.await_on(on);
                     self.ask_again = earliest(self.ask_again, until);
                     if let Some(waiting) = self.queue.waiting_mut(turn, model) {
@@ -416,7 +426,8 @@ impl Packing {
                     self.flights.insert(ticket, flight);
                     out.push(Action::Start { ticket, endpoint });
                 }
-                Chore::Retire(endpoint) => out.push(Action::Retire { endpoint }),
+                Chore::Retire(endpoint) if self.fleet.frees_memory() => self.retire(endpoint, out),
+                Chore::Retire(_) => {}
                 Chore::WakeAt(at) => self.tend_again = earliest(self.tend_again, Some(at)),
             }
         }

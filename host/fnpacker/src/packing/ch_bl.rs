@@ -68,7 +68,7 @@ impl Policy for ChBl {
         let mut shortest: Option<(Duration, EndpointId)> = None;
         self.waits.clear();
         self.waits.resize(fleet.len(), None);
-        for (at, _) in fleet.iter().filter(|(_, endpoint)| endpoint.ready) {
+        for (at, _) in fleet.iter().filter(|(_, endpoint)| endpoint.takes(request)) {
             let view = self.forecast.view(at, fleet, now);
             if view.live {
                 live += 1;
@@ -79,7 +79,7 @@ impl Policy for ChBl {
                 self.waits[at.index()] = Some((view.wait, view.free));
             }
         }
-        let ready = |at: &EndpointId| fleet.endpoint(*at).is_some_and(|e| e.ready);
+        let ready = |at: &EndpointId| fleet.endpoint(*at).is_some_and(|e| e.takes(request));
         let Some((_, least)) = shortest else {
             return match self.walk(request.model_hash).find(ready) {
                 Some(at) => Placement::Dispatch(at),

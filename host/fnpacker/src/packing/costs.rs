@@ -119,6 +119,11 @@ impl Costs {
                 all.add(value);
             }
         }
+        self.learn_start(spent);
+    }
+
+    /// What a start without a request tells.
+    pub(super) fn learn_start(&mut self, spent: &Spent) {
         if !spent.start.is_zero() {
             self.start.add(spent.start);
         }

@@ -101,12 +101,13 @@ impl EctG {
         forecast::switch(fleet, victim).mul_f64(share.max(0.0))
     }
 
-    fn choose(&self, model: ModelKey, fleet: &Fleet, now: Duration) -> Option<Choice> {
+    fn choose(&self, request: &Request, fleet: &Fleet, now: Duration) -> Option<Choice> {
+        let model = request.model;
         let switch = forecast::switch(fleet, model);
         let start = forecast::start(fleet);
         let mut best: Option<Choice> = None;
         let mut fresh_seen = false;
-        for (at, endpoint) in fleet.iter().filter(|(_, endpoint)| endpoint.ready) {
+        for (at, endpoint) in fleet.iter().filter(|(_, endpoint)| endpoint.takes(request)) {
             let view = self.forecast.view(at, fleet, now);
             if !view.live {
                 // All that are not started are alike.
@@ -147,7 +148,7 @@ impl Policy for EctG {
 
     fn place(&mut self, now: Duration, request: &Request, fleet: &Fleet) -> Placement {
         self.count_copies(fleet, now);
-        let Some(choice) = self.choose(request.model, fleet, now) else {
+        let Some(choice) = self.choose(request, fleet, now) else {
             return Placement::Wait {
                 on: None,
                 until: None,

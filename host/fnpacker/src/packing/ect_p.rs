@@ -1,36 +1,64 @@
 //! ECT-P: earliest expected completion, with a price on memory.
 //!
 //! One exchange rate, the price, says how many seconds of waiting a GB-second of memory is worth.
-//! A request goes where it ends earliest, what its switch takes from others included. An instance
-//! is kept, and a spare one started, while the waiting that it saves is worth its memory.
+//! A request goes where it hurts least: its own delay, and what its switch takes from others. An
+//! instance is kept, and a spare one started off the critical path, while the waiting that it
+//! saves is worth its memory. What will be asked for is a forecast ([`Demand`]).
 
 use std::time::Duration;
 
 use super::demand::Demand;
 use super::forecast::{self, Forecast, View};
-use super::{Chore, EndpointId, Finished, Fleet, ModelKey, Placement, Policy, Request};
+use super::{Chore, EndpointId, Finished, Fleet, ModelKey, Outcome, Placement, Policy, Request};
 
-/// A delay of one usual service hurts as much as this many times itself on top: long waits are
+/// A delay as long as a usual service hurts this many times its length on top: one long wait is
 /// worse than several short ones.
 const IMPATIENCE: f64 = 2.0;
 /// How far ahead a victim's next request counts, in seconds.
 const HORIZON: f64 = 10.0;
-/// How often idle instances are weighed again.
-const TEND_EVERY: Duration = Duration::from_secs(2);
-/// An instance is let go when it is worth this share of what would have it started.
+/// How often idle instances are weighed.
+const WEIGH_EVERY: Duration = Duration::from_secs(2);
+/// How long an outlook is good for.
+const OUTLOOK_KEEPS: Duration = Duration::from_millis(50);
+/// An instance goes when it is worth less than this share of its memory.
 const HYSTERESIS: f64 = 0.5;
+/// Idle, and busy, instances without the model that are looked at: those unused longest have the
+/// victims that are missed least.
+const LOOKS: usize = 16;
+/// Weight of the newest service time in the mean.
+const NEWEST: f64 = 0.05;
+/// Service time and models in flight from before anything was seen.
+const SERVICE_GUESS: f64 = 0.1;
 
 /// Expected completion time, with a price on memory.
 #[derive(Debug)]
 pub struct EctP {
-    /// Seconds of waiting that one instance's memory is worth for a second.
+    /// Seconds of waiting that one instance's memory is worth, for each second.
     rent: f64,
     demand: Demand,
     forecast: Forecast,
-    copies: Vec<u32>,
+    /// Endpoints where a model is in flight, once for each request.
+    at_work: Vec<Vec<EndpointId>>,
+    /// Mean seconds from dispatch to answer, without starts.
+    service: f64,
+    outlook: Outlook,
+    /// When idle instances are weighed next.
+    weigh_at: Duration,
 }
 
-struct Choice {
+/// What is expected as of a moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outlook {
+    until: Duration,
+    /// Requests per second.
+    rate: f64,
+    /// Seconds of waiting per second that room for more models would save.
+    room: f64,
+}
+
+/// One endpoint, weighed for one request.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
     cost: f64,
     last_use: Option<Duration>,
     at: EndpointId,
@@ -45,32 +73,22 @@ impl EctP {
             rent,
             demand: Demand::default(),
             forecast: Forecast::EMPTY,
-            copies: Vec::new(),
+            at_work: Vec::new(),
+            service: SERVICE_GUESS,
+            outlook: Outlook::default(),
+            weigh_at: Duration::ZERO,
         }
     }
 
-    fn count_copies(&mut self, fleet: &Fleet, now: Duration) {
-        self.copies.fill(0);
-        for (at, _) in fleet.iter() {
-            for model in self.forecast.view(at, fleet, now).resident {
-                if self.copies.len() <= model.index() {
-                    self.copies.resize(model.index() + 1, 0);
-                }
-                self.copies[model.index()] += 1;
-            }
-        }
+    /// How much a delay of so many seconds hurts.
+    fn pain(&self, seconds: f64) -> f64 {
+        seconds * (1.0 + IMPATIENCE * seconds / self.service.max(1e-6))
     }
 
-    fn is_only_copy(&self, model: ModelKey) -> bool {
-        self.copies
-            .get(model.index())
-            .is_none_or(|copies| *copies <= 1)
-    }
-
-    /// Seconds that a switch here costs others.
+    /// What a switch here costs others.
     fn loss(&self, view: &View<'_>, fleet: &Fleet, now: Duration) -> f64 {
         match view.victim() {
-            Some(victim) if self.is_only_copy(victim) => {
+            Some(victim) if fleet.index().holders(victim).len() <= 1 => {
                 let back = 1.0 - (-HORIZON * self.demand.rate(victim, now)).exp();
                 forecast::switch(fleet, victim).as_secs_f64() * back
             }
@@ -78,90 +96,133 @@ impl EctP {
         }
     }
 
-    fn choose(&self, model: ModelKey, fleet: &Fleet, now: Duration) -> Option<Choice> {
-        let switch = forecast::switch(fleet, model).as_secs_f64();
-        let start = forecast::start(fleet).as_secs_f64();
-        let mut best: Option<Choice> = None;
-        let exec = forecast::exec(fleet, model).as_secs_f64();
-        let mut fresh_seen = false;
-        for (at, endpoint) in fleet.iter().filter(|(_, endpoint)| endpoint.ready) {
-            let view = self.forecast.view(at, fleet, now);
-            if !view.live && std::mem::replace(&mut fresh_seen, true) {
-                continue;
-            }
-            let mut delay = view.wait.as_secs_f64();
-            let mut cost = 0.0;
-            if !view.has(model) {
-                delay += switch;
-                cost += self.loss(&view, fleet, now);
-            }
-            if !view.live {
-                delay += start;
-            }
-            cost += delay * (1.0 + IMPATIENCE * delay / (exec + switch));
-            let better = best.as_ref().is_none_or(|b| {
-                cost < b.cost || (cost <= b.cost && endpoint.last_use > b.last_use)
-            });
-            if better {
-                best = Some(Choice {
-                    cost,
-                    last_use: endpoint.last_use,
-                    at,
-                    free: view.free,
-                });
-            }
+    fn weigh(&self, at: EndpointId, model: ModelKey, fleet: &Fleet, now: Duration) -> Offer {
+        let view = self.forecast.view(at, fleet, now);
+        let mut delay = view.wait;
+        let mut loss = 0.0;
+        if !view.has(model) {
+            delay += forecast::switch(fleet, model);
+            loss = self.loss(&view, fleet, now);
         }
-        best
+        if !view.live {
+            delay += forecast::start(fleet);
+        }
+        Offer {
+            cost: self.pain(delay.as_secs_f64()) + loss,
+            last_use: fleet.endpoint(at).and_then(|endpoint| endpoint.last_use),
+            at,
+            free: view.free,
+        }
     }
 
-    /// Seconds of waiting that the `n`-th instance saves per second, by being one more.
-    fn worth_of_one_more(&self, n: usize, fleet: &Fleet, now: Duration) -> f64 {
-        let start = forecast::start(fleet).as_secs_f64();
-        let all = fleet.costs().of_all();
-        let exec = all.exec.mean().unwrap_or_default().as_secs_f64();
-        let switch = all.switch.mean().unwrap_or_default().as_secs_f64();
-        let rate = self.demand.rate_of_all(now);
-        let busy = rate * (exec + switch * 0.3);
-        let wait = if n <= 1 {
-            start
-        } else {
-            #[expect(clippy::cast_precision_loss, reason = "a handful of instances")]
-            let turn = (exec + switch) / n as f64;
-            turn.min(start)
+    /// The best endpoint: of those with the model, of some idle and busy ones without it, and of
+    /// those not started, which are all alike.
+    fn choose(&self, request: &Request, fleet: &Fleet, now: Duration) -> Option<Offer> {
+        let index = fleet.index();
+        let takes = |at: &EndpointId| fleet.endpoint(*at).is_some_and(|e| e.takes(request));
+        let at_work = self.at_work.get(request.model.index());
+        let with = index
+            .holders(request.model)
+            .iter()
+            .chain(at_work.into_iter().flatten());
+        let idle = index.idle().filter(takes).take(LOOKS);
+        // Ties go to the one used last, so that the tail idles out.
+        let latest = index.idle().rev().find(takes);
+        let busy = index.busy().filter(takes).take(LOOKS);
+        let fresh = index.fresh().find(takes);
+        with.copied()
+            .filter(takes)
+            .chain(idle)
+            .chain(latest)
+            .chain(busy)
+            .chain(fresh)
+            .map(|at| self.weigh(at, request.model, fleet, now))
+            .reduce(|best, offer| {
+                let better = offer.cost < best.cost
+                    || (offer.cost <= best.cost && offer.last_use > best.last_use);
+                if better { offer } else { best }
+            })
+    }
+
+    fn look_ahead(&mut self, fleet: &Fleet, now: Duration) {
+        if now < self.outlook.until {
+            return;
+        }
+        let absent = |model: &&ModelKey| fleet.index().holders(**model).is_empty();
+        let worth = |model: &ModelKey| {
+            self.demand.rate(*model, now) * forecast::switch(fleet, *model).as_secs_f64()
         };
-        rate * poisson_tail(busy, n.saturating_sub(1))
-            * wait
-            * (1.0 + wait / (exec + switch * 0.3).max(1e-9))
-    }
-
-    /// Seconds of waiting that room for some models more would save per second.
-    fn worth_of_room(&self, fleet: &Fleet, now: Duration) -> f64 {
-        let mut best: Vec<f64> = self
+        let mut room: Vec<f64> = self
             .demand
             .recent()
             .iter()
-            .filter(|m| self.copies.get(m.index()).is_none_or(|copies| *copies == 0))
-            .map(|m| self.demand.rate(*m, now) * forecast::switch(fleet, *m).as_secs_f64())
+            .filter(absent)
+            .map(worth)
             .collect();
-        best.sort_by(|a, b| b.total_cmp(a));
-        best.iter().take(fleet.models_per_instance()).sum()
+        room.sort_by(|a, b| b.total_cmp(a));
+        self.outlook = Outlook {
+            until: now + OUTLOOK_KEEPS,
+            rate: self.demand.rate_of_all(now),
+            room: room.iter().take(fleet.models_per_instance()).sum(),
+        };
+    }
+
+    /// Seconds of waiting that the `n`-th instance saves per second, by being one more.
+    fn worth_of_number(&self, n: usize, fleet: &Fleet) -> f64 {
+        let start = forecast::start(fleet).as_secs_f64();
+        let Outlook { rate, .. } = self.outlook;
+        let others = n.saturating_sub(1) * fleet.capacity() as usize;
+        if others == 0 {
+            return rate * self.pain(start);
+        }
+        // It is of use to a request that meets all others busy, for about a turn among them.
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 instances")]
+        let turn = self.service / n as f64;
+        rate * poisson_tail(rate * self.service, others) * self.pain(turn.min(start))
     }
 
     /// Seconds of waiting that the models held there save per second.
-    fn worth_of_models(&self, view: &View<'_>, fleet: &Fleet, now: Duration) -> f64 {
-        let unique = view.resident.iter().filter(|m| self.is_only_copy(**m));
-        unique
+    fn worth_of_models(&self, at: EndpointId, fleet: &Fleet, now: Duration) -> f64 {
+        let resident = fleet
+            .instance(at)
+            .map_or(&[][..], |instance| &instance.resident[..]);
+        let only_here = resident
+            .iter()
+            .filter(|m| fleet.index().holders(**m).len() <= 1);
+        only_here
             .map(|m| self.demand.rate(*m, now) * forecast::switch(fleet, *m).as_secs_f64())
             .sum()
+    }
+
+    /// Lets idle instances go, the least worth first, as long as they are not worth their memory.
+    fn let_go(&self, fleet: &Fleet, now: Duration, chores: &mut Vec<Chore>) {
+        let mut live = fleet.index().live();
+        let idle = fleet.index().idle().filter(|at| {
+            fleet
+                .endpoint(*at)
+                .is_some_and(|e| e.is_idle() && e.is_open())
+        });
+        let mut idle: Vec<_> = idle
+            .map(|at| (self.worth_of_models(at, fleet, now), at))
+            .collect();
+        idle.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (models, at) in idle {
+            if models + self.worth_of_number(live, fleet) >= self.rent * HYSTERESIS {
+                break;
+            }
+            chores.push(Chore::Retire(at));
+            live -= 1;
+        }
     }
 }
 
 /// Chance that a Poisson number with this mean is at least `n`.
 fn poisson_tail(mean: f64, n: usize) -> f64 {
-    let (mut below, mut term) = (0.0, (-mean).exp());
-    for k in 0..n {
+    let (mut below, mut term, mut k) = (0.0, (-mean).exp(), 0.0);
+    for _ in 0..n {
         below += term;
-        term *= mean / (k as f64 + 1.0);
+        k += 1.0;
+        term *= mean / k;
     }
     (1.0 - below).max(0.0)
 }
@@ -171,15 +232,15 @@ impl Policy for EctP {
         "ect-p"
     }
 
+    fn arrived(&mut self, now: Duration, request: &Request) {
+        self.demand.arrived(request.model, now);
+    }
+
     fn place(&mut self, now: Duration, request: &Request, fleet: &Fleet) -> Placement {
-        if request.arrived == now {
-            self.demand.arrived(request.model, now);
-        }
-        self.count_copies(fleet, now);
-        match self.choose(request.model, fleet, now) {
-            Some(Choice { at, free: true, .. }) => Placement::Dispatch(at),
-            choice => Placement::Wait {
-                on: choice.map(|choice| choice.at),
+        match self.choose(request, fleet, now) {
+            Some(Offer { at, free: true, .. }) => Placement::Dispatch(at),
+            offer => Placement::Wait {
+                on: offer.map(|offer| offer.at),
                 until: None,
             },
         }
@@ -188,11 +249,31 @@ impl Policy for EctP {
     fn dispatched(&mut self, now: Duration, request: &Request, at: EndpointId, fleet: &Fleet) {
         let ends = forecast::expected_end(&self.forecast, at, request.model, fleet, now);
         self.forecast.dispatched(at, request.model, now, ends);
+        let model = request.model.index();
+        if self.at_work.len() <= model {
+            self.at_work.resize_with(model + 1, Vec::new);
+        }
+        self.at_work[model].push(at);
     }
 
     fn finished(&mut self, _: Duration, done: &Finished<'_>, _: &Fleet) {
+        let Finished {
+            request,
+            endpoint,
+            report,
+            ..
+        } = done;
         self.forecast
-            .finished(done.endpoint, done.request.model, done.dispatched);
+            .finished(*endpoint, request.model, done.dispatched);
+        if let Some(at_work) = self.at_work.get_mut(request.model.index())
+            && let Some(known) = at_work.iter().position(|at| at == endpoint)
+        {
+            at_work.swap_remove(known);
+        }
+        if report.outcome == Outcome::Served {
+            let service = (report.spent.exec + report.spent.switch).as_secs_f64();
+            self.service += NEWEST * (service - self.service);
+        }
     }
 
     fn forgotten(&mut self, model: ModelKey) {
@@ -200,34 +281,24 @@ impl Policy for EctP {
     }
 
     fn tend(&mut self, now: Duration, fleet: &Fleet, chores: &mut Vec<Chore>) {
-        self.count_copies(fleet, now);
-        let mut live = 0;
-        let mut idle: Option<(f64, EndpointId)> = None;
-        for (at, endpoint) in fleet.iter() {
-            let view = self.forecast.view(at, fleet, now);
-            if !view.live {
-                continue;
-            }
-            live += 1;
-            if endpoint.is_idle() {
-                let worth = self.worth_of_models(&view, fleet, now);
-                if idle.is_none_or(|(least, _)| worth < least) {
-                    idle = Some((worth, at));
-                }
-            }
+        let live = fleet.index().live();
+        if live == 0 {
+            return;
         }
-        let more = self.worth_of_one_more(live + 1, fleet, now) + self.worth_of_room(fleet, now);
-        if live > 0 && more > self.rent {
+        self.look_ahead(fleet, now);
+        if self.worth_of_number(live + 1, fleet) + self.outlook.room > self.rent {
             if let Some(at) = self.forecast.spare(fleet, now) {
                 self.forecast.started(at, now + forecast::start(fleet));
                 chores.push(Chore::Start(at));
             }
-        } else if let Some((models, at)) = idle {
-            let worth = models + self.worth_of_one_more(live, fleet, now);
-            if worth < self.rent * HYSTERESIS {
-                chores.push(Chore::Retire(at));
-            }
-            chores.push(Chore::WakeAt(now + TEND_EVERY));
+        } else if fleet.frees_memory() && now >= self.weigh_at {
+            self.let_go(fleet, now, chores);
+        }
+        if now >= self.weigh_at {
+            self.weigh_at = now + WEIGH_EVERY;
+        }
+        if fleet.index().idle().next().is_some() {
+            chores.push(Chore::WakeAt(self.weigh_at));
         }
     }
 }

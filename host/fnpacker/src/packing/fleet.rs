@@ -5,7 +5,8 @@ use std::time::Duration;
 use protocol::id::InstanceId;
 use protocol::invoke::StartKind;
 
-use super::{Costs, EndpointId, ModelKey, Outcome, Report};
+use super::index::{Index, Stage};
+use super::{Costs, EndpointId, Limits, ModelKey, Outcome, Report, Request, Tenancy};
 
 /// Instances remembered of one endpoint. Their names come from outside, so there is a bound.
 const INSTANCES_MAX: usize = 64;
@@ -36,6 +37,10 @@ pub struct Instance {
 pub struct Endpoint {
     /// It can be invoked; false while the platform refuses to deploy it.
     pub ready: bool,
+    /// It takes nothing more, since its instance is to go.
+    pub retiring: bool,
+    /// Whose models may be in its instances; set by the first dispatch, until it is retired.
+    pub tenancy: Option<Tenancy>,
     /// Requests dispatched and not yet back.
     pub in_flight: u32,
     /// Waiting requests that their policy hopes to send here.
@@ -57,37 +62,61 @@ impl Endpoint {
     pub const fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.starting == 0 && self.awaited == 0
     }
+
+    /// The request may go there. No policy may choose an endpoint that does not take it.
+    #[must_use]
+    pub fn takes(&self, request: &Request) -> bool {
+        self.is_open()
+            && self
+                .tenancy
+                .is_none_or(|tenancy| tenancy == request.tenancy)
+    }
+
+    /// Some request may go there.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.ready && !self.retiring
+    }
+
+    fn stage(&self) -> Stage {
+        if self.in_flight > 0 || self.starting > 0 {
+            Stage::Busy
+        } else if self.instances.is_empty() {
+            Stage::Fresh
+        } else {
+            Stage::Idle(self.last_use.unwrap_or_default())
+        }
+    }
 }
 
 /// The pool's endpoints and what things cost there.
 #[derive(Debug)]
 pub struct Fleet {
     endpoints: Vec<Endpoint>,
+    index: Index,
     costs: Costs,
     in_flight: u32,
     capacity: u32,
     models_per_instance: usize,
     keep_alive: Duration,
+    frees_memory: bool,
 }
 
 impl Fleet {
-    pub(super) fn new(
-        endpoints: usize,
-        capacity: u32,
-        models_per_instance: usize,
-        keep_alive: Duration,
-    ) -> Self {
+    pub(super) fn new(endpoints: usize, limits: &Limits) -> Self {
         let endpoint = Endpoint {
             ready: true,
             ..Endpoint::default()
         };
         Self {
             endpoints: vec![endpoint; endpoints],
+            index: Index::new(endpoints),
             costs: Costs::default(),
             in_flight: 0,
-            capacity: capacity.max(1),
-            models_per_instance: models_per_instance.max(1),
-            keep_alive,
+            capacity: limits.capacity.max(1),
+            models_per_instance: limits.models_per_instance.max(1),
+            keep_alive: limits.keep_alive,
+            frees_memory: limits.frees_memory,
         }
     }
 
@@ -143,19 +172,67 @@ impl Fleet {
         &self.costs
     }
 
-    /// The instances of an endpoint that the platform has not yet let go for idleness, the most
-    /// recently used first.
-    pub fn live(&self, id: EndpointId, now: Duration) -> impl Iterator<Item = &Instance> {
-        let endpoint = self.endpoints.get(id.index());
-        let busy = endpoint.is_some_and(|e| e.in_flight > 0);
-        let instances = endpoint.map_or(&[][..], |e| &e.instances[..]);
-        instances
-            .iter()
-            .enumerate()
-            .filter(move |(at, instance)| {
-                (busy && *at == 0) || now.saturating_sub(instance.last_use) <= self.keep_alive
-            })
-            .map(|(_, instance)| instance)
+    /// The instance behind an endpoint that answered last; not one that the platform must have let
+    /// go since.
+    #[must_use]
+    pub fn instance(&self, at: EndpointId) -> Option<&Instance> {
+        self.endpoints.get(at.index())?.instances.first()
+    }
+
+    /// Whether letting an instance go frees memory; if not, there is no use in it.
+    #[must_use]
+    pub const fn frees_memory(&self) -> bool {
+        self.frees_memory
+    }
+
+    /// Where endpoints with certain properties are, without looking at all of them.
+    #[must_use]
+    pub const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Forgets instances that were idle for so long that the platform has let them go.
+    pub(super) fn expire(&mut self, now: Duration) {
+        while let Some((since, at)) = self.index.idle_longest()
+            && now.saturating_sub(since) > self.keep_alive
+        {
+            self.clear(at);
+        }
+    }
+
+    /// Its instances are gone; with them whatever was resident.
+    fn clear(&mut self, at: EndpointId) {
+        let Some(endpoint) = self.endpoints.get_mut(at.index()) else {
+            return;
+        };
+        for instance in std::mem::take(&mut endpoint.instances) {
+            self.index.dropped(&instance.resident, at);
+        }
+        self.file(at);
+    }
+
+    /// The driver let the endpoint's instances go: nothing of any tenant is left there.
+    pub(super) fn retired(&mut self, at: EndpointId) {
+        self.clear(at);
+        if let Some(endpoint) = self.endpoints.get_mut(at.index()) {
+            endpoint.retiring = false;
+            endpoint.tenancy = None;
+        }
+    }
+
+    /// No more for this endpoint, until it is retired or kept.
+    pub(super) fn set_retiring(&mut self, at: EndpointId, retiring: bool) {
+        if let Some(endpoint) = self.endpoints.get_mut(at.index()) {
+            endpoint.retiring = retiring;
+        }
+    }
+
+    /// Puts an endpoint where it belongs after a change.
+    fn file(&mut self, at: EndpointId) {
+        let Some(endpoint) = self.endpoints.get(at.index()) else {
+            return;
+        };
+        self.index.file(at, endpoint.stage());
     }
 
     pub(super) fn set_ready(&mut self, id: EndpointId, ready: bool) {
@@ -176,16 +253,18 @@ impl Fleet {
         }
     }
 
-    pub(super) fn dispatch(&mut self, id: EndpointId, model: Option<ModelKey>, now: Duration) {
+    pub(super) fn dispatch(&mut self, id: EndpointId, request: Option<&Request>, now: Duration) {
         if let Some(endpoint) = self.endpoints.get_mut(id.index()) {
             endpoint.last_use = Some(now);
-            if model.is_some() {
-                endpoint.last_model = model;
+            if let Some(request) = request {
+                endpoint.last_model = Some(request.model);
+                endpoint.tenancy = Some(request.tenancy);
                 endpoint.in_flight += 1;
                 self.in_flight += 1;
             } else {
                 endpoint.starting += 1;
             }
+            self.file(id);
         }
     }
 
@@ -209,38 +288,60 @@ impl Fleet {
             }
         } else {
             endpoint.starting = endpoint.starting.saturating_sub(1);
+            self.costs.learn_start(&report.spent);
         }
         match report.outcome {
             Outcome::Served | Outcome::Refused => {
                 let resident = model.filter(|_| report.outcome == Outcome::Served);
                 if let Some(instance) = &report.instance {
-                    endpoint.touch(instance, resident, now, self.models_per_instance);
+                    let touched = endpoint.touch(instance, resident, now, self.models_per_instance);
+                    self.index.dropped(&touched.gone, id);
+                    if let Some(model) = touched.new {
+                        self.index.holds(model, id);
+                    }
                 }
             }
             Outcome::InstanceFailed => match &report.instance {
-                Some(gone) => endpoint.instances.retain(|instance| instance.id != *gone),
+                Some(gone) => self.instance_gone(id, gone),
                 // Which one died is not known: believe none of them until it answers again.
-                None => endpoint.instances.clear(),
+                None => self.clear(id),
             },
             Outcome::Unreached | Outcome::Abandoned => {}
         }
+        self.file(id);
     }
 
     pub(super) fn instance_gone(&mut self, id: EndpointId, gone: &InstanceId) {
         if let Some(endpoint) = self.endpoints.get_mut(id.index()) {
-            endpoint.instances.retain(|instance| instance.id != *gone);
+            let known = endpoint.instances.iter().position(|one| one.id == *gone);
+            if let Some(instance) = known.map(|known| endpoint.instances.remove(known)) {
+                self.index.dropped(&instance.resident, id);
+            }
         }
+        self.file(id);
     }
 
     pub(super) fn forget(&mut self, model: ModelKey) {
         self.costs.forget(model);
         for endpoint in &mut self.endpoints {
             endpoint.last_model = endpoint.last_model.filter(|last| *last != model);
-            for instance in &mut endpoint.instances {
+            // Its next bearer is another model, and is no company for this one.
+            if endpoint.tenancy == Some(Tenancy::Alone(model)) {
+                endpoint.tenancy = Some(Tenancy::Alone(ModelKey::NOBODY));
+            }
+        }
+        for at in self.index.forget(model) {
+            for instance in &mut self.endpoints[at.index()].instances {
                 instance.resident.retain(|resident| *resident != model);
             }
         }
     }
+}
+
+/// What an answer changed about who holds what.
+struct Touched {
+    new: Option<ModelKey>,
+    gone: Vec<ModelKey>,
 }
 
 impl Endpoint {
@@ -256,27 +357,45 @@ impl Endpoint {
     }
 
     /// The instance answered, and has the model resident now.
-    fn touch(&mut self, id: &InstanceId, model: Option<ModelKey>, now: Duration, models: usize) {
-        let known = self
-            .instances
-            .iter()
-            .position(|instance| instance.id == *id);
-        let mut instance = if let Some(at) = known {
-            self.instances.remove(at)
-        } else {
-            self.instances.truncate(INSTANCES_MAX - 1);
-            Instance {
-                id: id.clone(),
-                resident: Vec::new(),
-                last_use: now,
-            }
+    fn touch(
+        &mut self,
+        id: &InstanceId,
+        model: Option<ModelKey>,
+        now: Duration,
+        models: usize,
+    ) -> Touched {
+        let mut touched = Touched {
+            new: None,
+            gone: Vec::new(),
         };
-        instance.last_use = now;
-        if let Some(model) = model {
-            instance.resident.retain(|resident| *resident != model);
-            instance.resident.insert(0, model);
-            instance.resident.truncate(models);
+        match self.instances.iter().position(|one| one.id == *id) {
+            Some(known) => self.instances[..=known].rotate_right(1),
+            None => {
+                let fresh = Instance {
+                    id: id.clone(),
+                    resident: Vec::new(),
+                    last_use: now,
+                };
+                self.instances.insert(0, fresh);
+                if self.instances.len() > INSTANCES_MAX
+                    && let Some(oldest) = self.instances.pop()
+                {
+                    touched.gone = oldest.resident;
+                }
+            }
         }
-        self.instances.insert(0, instance);
+        let instance = &mut self.instances[0];
+        instance.last_use = now;
+        let Some(model) = model else { return touched };
+        match instance.resident.iter().position(|one| *one == model) {
+            Some(known) => instance.resident[..=known].rotate_right(1),
+            None => {
+                instance.resident.insert(0, model);
+                touched.new = Some(model);
+                let kept = models.min(instance.resident.len());
+                touched.gone.extend(instance.resident.drain(kept..));
+            }
+        }
+        touched
     }
 }

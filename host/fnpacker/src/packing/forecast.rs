@@ -114,21 +114,21 @@ impl Forecast {
     pub(super) fn spare(&self, fleet: &Fleet, now: Duration) -> Option<EndpointId> {
         let mut spare = None;
         for (at, endpoint) in fleet.iter() {
-            let fresh = endpoint.in_flight > 0 && fleet.live(at, now).next().is_none();
+            let fresh = endpoint.in_flight > 0 && fleet.instance(at).is_none();
             if endpoint.starting > 0 || fresh {
                 return None;
             }
-            if spare.is_none() && endpoint.ready && !self.view(at, fleet, now).live {
+            if spare.is_none() && endpoint.is_open() && !self.view(at, fleet, now).live {
                 spare = Some(at);
             }
         }
         spare
     }
 
-    /// How `at` looks now. `live` is the slowest question, so ask once for each endpoint.
+    /// How `at` looks now.
     pub(super) fn view<'a>(&'a self, at: EndpointId, fleet: &'a Fleet, now: Duration) -> View<'a> {
         let running = self.running.get(at.index()).map_or(&[][..], |all| &all[..]);
-        let instance = fleet.live(at, now).next();
+        let instance = fleet.instance(at);
         let resident = instance.map_or(&[][..], |instance| &instance.resident[..]);
         let (starting, awaited) = fleet
             .endpoint(at)

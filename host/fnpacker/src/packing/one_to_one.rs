@@ -35,7 +35,7 @@ impl Policy for OneToOne {
 
     fn place(&mut self, _: Duration, request: &Request, fleet: &Fleet) -> Placement {
         let own = self.assigned(request.model);
-        if let Some(at) = own.filter(|at| fleet.endpoint(*at).is_some_and(|e| e.ready)) {
+        if let Some(at) = own.filter(|at| fleet.endpoint(*at).is_some_and(|e| e.takes(request))) {
             return Placement::Dispatch(at);
         }
         if let Some(at) = own {
@@ -46,7 +46,7 @@ impl Policy for OneToOne {
         }
         let idle = fleet
             .iter()
-            .filter(|(_, endpoint)| endpoint.ready && endpoint.is_idle());
+            .filter(|(_, endpoint)| endpoint.takes(request) && endpoint.is_idle());
         // Unassigned ones first, by number; then the one unused longest.
         let chosen = idle.min_by_key(|(at, endpoint)| match self.holder(*at) {
             None => (false, None),
@@ -95,8 +95,8 @@ impl Policy for AllInOne {
         "all-in-one"
     }
 
-    fn place(&mut self, _: Duration, _: &Request, fleet: &Fleet) -> Placement {
-        match fleet.iter().find(|(_, endpoint)| endpoint.ready) {
+    fn place(&mut self, _: Duration, request: &Request, fleet: &Fleet) -> Placement {
+        match fleet.iter().find(|(_, endpoint)| endpoint.takes(request)) {
             Some((at, _)) => Placement::Dispatch(at),
             None => Placement::Wait {
                 on: None,

@@ -95,12 +95,18 @@ impl Published {
         &mut self.functions[at.index()]
     }
 
-    fn claim(&self, at: EndpointId, endpoint: &Endpoint, asking: ModelKey, now: Duration) -> Claim {
+    fn claim(
+        &self,
+        at: EndpointId,
+        endpoint: &Endpoint,
+        request: &Request,
+        now: Duration,
+    ) -> Claim {
         let function = self.function(at);
-        if function.busy || !endpoint.ready {
+        if function.busy || !endpoint.takes(request) {
             return Claim::Busy;
         }
-        let Some(owner) = function.owner.filter(|owner| *owner != asking) else {
+        let Some(owner) = function.owner.filter(|owner| *owner != request.model) else {
             return Claim::Free;
         };
         let owner = self.model(owner);
@@ -115,14 +121,14 @@ impl Published {
     /// The function that a model's first request takes, or when it makes sense to look again.
     fn find(
         &self,
-        model: ModelKey,
+        request: &Request,
         fleet: &Fleet,
         now: Duration,
     ) -> Result<EndpointId, Option<Duration>> {
         let mut until: Option<Duration> = None;
         let mut free = Vec::new();
         for (at, endpoint) in fleet.iter() {
-            match self.claim(at, endpoint, model, now) {
+            match self.claim(at, endpoint, request, now) {
                 Claim::Free if self.search == Search::FirstFit => return Ok(at),
                 Claim::Free => free.push((at, endpoint.last_use)),
                 Claim::Busy => {}
@@ -131,7 +137,7 @@ impl Published {
                 }
             }
         }
-        let home = self.model(model).map;
+        let home = self.model(request.model).map;
         let home = free.iter().find(|(at, _)| Some(*at) == home);
         let chosen = home.or_else(|| free.iter().min_by_key(|(_, last_use)| *last_use));
         chosen.map(|(at, _)| *at).ok_or(until)
@@ -150,7 +156,10 @@ impl Policy for Published {
     fn place(&mut self, now: Duration, request: &Request, fleet: &Fleet) -> Placement {
         let model = self.model(request.model);
         if let Some(at) = model.map.filter(|_| model.in_use > 0) {
-            return if fleet.endpoint(at).is_some_and(|endpoint| endpoint.ready) {
+            return if fleet
+                .endpoint(at)
+                .is_some_and(|endpoint| endpoint.takes(request))
+            {
                 Placement::Dispatch(at)
             } else {
                 Placement::Wait {
@@ -159,7 +168,7 @@ impl Policy for Published {
                 }
             };
         }
-        match (self.find(request.model, fleet, now), self.when_busy) {
+        match (self.find(request, fleet, now), self.when_busy) {
             (Ok(at), _) => Placement::Dispatch(at),
             (Err(until), WhenBusy::Wait) => Placement::Wait { on: None, until },
             (Err(_), WhenBusy::Refuse) => Placement::Refuse {

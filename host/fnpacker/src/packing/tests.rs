@@ -35,6 +35,19 @@ fn served(instance: &str, start: StartKind, duration: Duration) -> Report {
     }
 }
 
+/// Whose the models of random drivers are, and what company they keep: of m0 to m8 the first four
+/// are shared, two owners have one and two for themselves, and two are alone.
+fn household(model: &ModelId) -> (Option<PrincipalId>, Company) {
+    match model.as_str() {
+        "m4" | "m5" => (Some(user(101)), Company::SameOwner),
+        "m6" => (Some(user(102)), Company::SameOwner),
+        "m7" => (Some(user(101)), Company::Alone),
+        // Nobody said whose it is, so there is nobody to share with.
+        "m8" => (None, Company::SameOwner),
+        _ => (Some(user(103)), Company::Shared),
+    }
+}
+
 /// Drives one packing by hand, and keeps what it was told to do.
 struct Driver {
     packing: Packing,
@@ -60,11 +73,13 @@ impl Driver {
         by: u8,
         deadline: Option<Duration>,
     ) -> Ticket {
-        let model = model.parse().unwrap();
+        let model: ModelId = model.parse().unwrap();
+        let (owner, company) = household(&model);
         let arrival = Arrival {
             model: &model,
             user: user(by),
-            owner: None,
+            owner,
+            company,
             bytes: 1,
             deadline,
         };
@@ -445,10 +460,13 @@ fn residency_and_kinds_follow_what_instances_tell() {
         ..Limits::default()
     };
     let mut driver = Driver::bounded(published(), 1, limits);
-    let names = |driver: &Driver, now| -> Vec<(String, Vec<String>)> {
+    let names = |driver: &Driver| -> Vec<(String, Vec<String>)> {
         let fleet = driver.packing.fleet();
         fleet
-            .live(EndpointId(0), now)
+            .endpoint(EndpointId(0))
+            .unwrap()
+            .instances
+            .iter()
             .map(|i| {
                 let model = |m: &ModelKey| driver.packing.model_name(*m).unwrap().to_string();
                 (i.id.to_string(), i.resident.iter().map(model).collect())
@@ -468,7 +486,7 @@ fn residency_and_kinds_follow_what_instances_tell() {
             .finish(ms(at + 1), ticket, &report, &mut driver.out);
     }
     assert_eq!(
-        names(&driver, ms(40)),
+        names(&driver),
         [("one".into(), vec!["c".into(), "a".into()])]
     );
     let counts = driver
@@ -478,15 +496,14 @@ fn residency_and_kinds_follow_what_instances_tell() {
         .unwrap()
         .counts;
     assert_eq!((counts.cold, counts.warm, counts.hot), (1, 2, 1));
-    assert_eq!(names(&driver, ms(1031)).len(), 1);
-    assert_eq!(names(&driver, ms(1032)).len(), 0, "let go for idleness");
     let ticket = driver.arrive(ms(50), "a");
     driver.end_badly(ms(60), ticket, Outcome::InstanceFailed);
-    assert_eq!(
-        names(&driver, ms(60)).len(),
-        0,
-        "nothing survives a failure"
-    );
+    assert_eq!(names(&driver).len(), 0, "nothing survives a failure");
+    driver.once(ms(70), "a", ms(1));
+    driver.packing.wake(ms(1071), &mut driver.out);
+    assert_eq!(names(&driver).len(), 1);
+    driver.packing.wake(ms(1072), &mut driver.out);
+    assert_eq!(names(&driver).len(), 0, "let go for idleness");
 }
 
 #[test]
@@ -569,6 +586,10 @@ fn policies() -> Vec<Box<dyn Policy>> {
         Box::new(AllInOne),
         Box::new(ChBl::default()),
         Box::new(EctG::default()),
+        // Memory is cheap, at a price, and dear.
+        Box::new(EctP::new(0.002)),
+        Box::new(EctP::new(0.01)),
+        Box::new(EctP::new(10.0)),
     ]
 }
 
@@ -586,8 +607,11 @@ struct Rules {
 struct Books {
     waiting: BTreeMap<Ticket, (u8, Option<Duration>)>,
     flying: VecDeque<(Ticket, u8, u32)>,
-    starting: VecDeque<Ticket>,
+    starting: VecDeque<(Ticket, u32)>,
     ended: BTreeSet<Ticket>,
+    /// The models that the instances of an endpoint served, since they were let go.
+    tenants: BTreeMap<u32, BTreeSet<u8>>,
+    retiring: VecDeque<u32>,
 }
 
 impl Books {
@@ -612,17 +636,64 @@ impl Books {
                             assert!(*at != endpoint.0 || *other == model, "two models at once");
                         }
                     }
+                    assert!(
+                        !self.retiring.contains(&endpoint.0),
+                        "dispatched to what is to go"
+                    );
+                    let tenants = self.tenants.entry(endpoint.0).or_default();
+                    tenants.insert(model);
+                    assert!(may_live_together(tenants), "{tenants:?} in one instance");
                     self.flying.push_back((ticket, model, endpoint.0));
                 }
                 Action::Reject { ticket, .. } => {
                     self.waiting.remove(&ticket).expect("waited");
                     assert!(self.ended.insert(ticket));
                 }
-                Action::Start { ticket, .. } => self.starting.push_back(ticket),
-                Action::Retire { .. } => {}
+                Action::Start { ticket, endpoint } => {
+                    assert!(
+                        !self.retiring.contains(&endpoint.0),
+                        "started what is to go"
+                    );
+                    self.starting.push_back((ticket, endpoint.0));
+                }
+                Action::Retire { endpoint } => {
+                    let busy = |at: &u32| *at == endpoint.0;
+                    assert!(!self.flying.iter().any(|(_, _, at)| busy(at)), "it is busy");
+                    assert!(!self.starting.iter().any(|(_, at)| busy(at)), "it starts");
+                    self.retiring.push_back(endpoint.0);
+                }
             }
         }
     }
+}
+
+/// What the models' owners want, said plainly, for each pair.
+fn may_live_together(models: &BTreeSet<u8>) -> bool {
+    let of = |model: &u8| household(&format!("m{model}").parse().unwrap());
+    models.iter().all(|a| {
+        models
+            .iter()
+            .filter(|b| *b != a)
+            .all(|b| match (of(a), of(b)) {
+                ((_, Company::Shared), (_, Company::Shared)) => true,
+                ((Some(a), Company::SameOwner), (Some(b), Company::SameOwner)) => a == b,
+                _ => false,
+            })
+    })
+}
+
+/// The driver lets the instance go that it was told to first, or fails to.
+fn retire_one(driver: &mut Driver, books: &mut Books, now: Duration, gone: bool) -> bool {
+    let Some(at) = books.retiring.pop_front() else {
+        return false;
+    };
+    if gone {
+        books.tenants.remove(&at);
+    }
+    driver
+        .packing
+        .retired(now, EndpointId(at), gone, &mut driver.out);
+    true
 }
 
 fn run(policy: Box<dyn Policy>, steps: &[Step]) {
@@ -631,12 +702,13 @@ fn run(policy: Box<dyn Policy>, steps: &[Step]) {
         queue_per_user: 5,
         in_flight: 8,
         models: 64,
+        keep_alive: ms(20_000),
         ..Limits::default()
     };
     let name = policy.name();
     let rules = Rules {
         apart: ["published", "published-strict", "affinity"].contains(&name),
-        single: ["ch-bl", "ect-g"].contains(&name),
+        single: ["ch-bl", "ect-g", "ect-p"].contains(&name),
     };
     let mut driver = Driver::bounded(policy, 4, limits);
     let (mut now, mut ready, mut books) = (Duration::ZERO, [true; 4], Books::default());
@@ -700,9 +772,12 @@ fn end_one(
     outcome: u8,
     duration: u16,
 ) {
-    if let Some(ticket) = books.starting.pop_front() {
+    if let Some((ticket, _)) = books.starting.pop_front() {
         let report = served("i", StartKind::Cold, ms(1));
         assert!(driver.packing.finish(now, ticket, &report, &mut driver.out));
+    }
+    if retire_one(driver, books, now, !duration.is_multiple_of(4)) {
+        return;
     }
     let Some((ticket, ..)) = books.flying.remove(which % books.flying.len().max(1)) else {
         return;
@@ -739,6 +814,36 @@ fn check(packing: &Packing, books: &Books, limits: &Limits, policy: &str) {
         let here = books.flying.iter().filter(|(_, _, at)| *at == id.0).count();
         assert_eq!(endpoint.in_flight as usize, here);
     }
+    check_index(packing.fleet());
+}
+
+/// The index says what a look at every endpoint says.
+fn check_index(fleet: &Fleet) {
+    let index = fleet.index();
+    let (mut fresh, mut idle, mut busy) = (vec![], vec![], vec![]);
+    let mut held: BTreeMap<ModelKey, Vec<EndpointId>> = BTreeMap::new();
+    for (id, endpoint) in fleet.iter() {
+        if endpoint.in_flight > 0 || endpoint.starting > 0 {
+            busy.push(id);
+        } else if endpoint.instances.is_empty() {
+            fresh.push(id);
+        } else {
+            idle.push((endpoint.last_use.unwrap(), id));
+        }
+        for model in endpoint.instances.iter().flat_map(|one| &one.resident) {
+            held.entry(*model).or_default().push(id);
+        }
+    }
+    idle.sort_unstable();
+    assert_eq!(index.fresh().collect::<Vec<_>>(), fresh);
+    assert_eq!(index.busy().collect::<Vec<_>>(), busy);
+    assert!(index.idle().eq(idle.iter().map(|(_, id)| *id)));
+    assert_eq!(index.live(), idle.len() + busy.len());
+    for model in (0..64).map(ModelKey) {
+        let mut holders = index.holders(model).to_vec();
+        holders.sort_unstable();
+        assert_eq!(holders, held.remove(&model).unwrap_or_default());
+    }
 }
 
 /// Everybody who waits is served or given up once the world is well again.
@@ -748,9 +853,12 @@ fn drain(driver: &mut Driver, mut books: Books, mut now: Duration, rules: Rules)
             .packing
             .set_ready(now, EndpointId(endpoint), true, &mut driver.out);
     }
-    for _ in 0..200 {
+    for _ in 0..2000 {
         books.take(now, &mut driver.out, &[true; 4], rules);
-        let started = books.starting.pop_front();
+        if retire_one(driver, &mut books, now, true) {
+            continue;
+        }
+        let started = books.starting.pop_front().map(|(ticket, _)| ticket);
         let next = started.or_else(|| books.flying.pop_front().map(|(ticket, ..)| ticket));
         if let Some(ticket) = next {
             let report = served("i", StartKind::Hot, ms(1));
@@ -968,7 +1076,8 @@ fn ect_throws_out_the_model_that_will_be_missed_least() {
     let holds = |at: u32, name: &str| {
         let fleet = driver.packing.fleet();
         let held: Vec<_> = fleet
-            .live(EndpointId(at), ms(8100))
+            .instance(EndpointId(at))
+            .into_iter()
             .flat_map(|instance| &instance.resident)
             .map(|key| driver.packing.model_name(*key).unwrap().to_string())
             .collect();
