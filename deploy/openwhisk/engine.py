@@ -93,7 +93,15 @@ class Engine:
                 self.own.kill()
                 self.own.wait()
         if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._unmount()
+            shutil.rmtree(self.folder)
+
+    def _unmount(self) -> None:
+        """What dockerd leaves mounted: the network namespace that `--network host` names."""
+        lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        points = [pathlib.Path(line.split()[4]) for line in lines]
+        for point in reversed([point for point in points if self.folder in point.parents]):
+            subprocess.run(["umount", point], check=True)
 
 
 class Container:
