@@ -171,7 +171,7 @@ pub(super) fn policy(path: &Path) -> Result<AppraisalPolicy, FileError> {
     toml_file(path, "an appraisal policy")
 }
 
-/// SeMIRT's configuration file; what is in `[host]` is not measured.
+/// SeMIRT's configuration file; what is in `[host]` and `[endorsements]` is not measured.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SemirtFile {
@@ -179,6 +179,8 @@ struct SemirtFile {
     policy: Option<AppraisalPolicy>,
     #[serde(rename = "host")]
     _host: Option<toml::Table>,
+    #[serde(rename = "endorsements")]
+    _endorsements: Option<toml::Table>,
 }
 
 /// What SeMIRT appraises its KeyService with where its file says nothing.
@@ -198,6 +200,7 @@ pub(super) fn measured_config(path: &Path) -> Result<ConfigHash, FileError> {
             measured,
             policy: None,
             _host: None,
+            _endorsements: None,
         })
     };
     let file: SemirtFile = file.map_err(|source| FileError::Toml {
@@ -226,6 +229,22 @@ mod tests {
         std::fs::write(file.path(), bytes).unwrap();
         let path = file.path().to_path_buf();
         (file, path)
+    }
+
+    #[test]
+    fn every_table_of_semirts_file_is_known_and_only_the_measured_ones_count() {
+        let shipped = include_str!("../../../../../config/semirt.toml");
+        let more = shipped
+            .replace("# [endorsements]", "[endorsements]")
+            .replace("# folder =", "folder =");
+        assert_ne!(more, shipped);
+        let ((_kept, plain), (_too, more)) = (at(shipped.as_bytes()), at(more.as_bytes()));
+        assert_eq!(
+            measured_config(&more).unwrap(),
+            measured_config(&plain).unwrap()
+        );
+        let (_kept, wrong) = at(format!("{shipped}\n[endorsement]\n").as_bytes());
+        assert!(measured_config(&wrong).is_err());
     }
 
     #[test]
