@@ -150,6 +150,9 @@ pub struct CostModel {
     /// How many jobs the measured machine does at once without slowing any down.
     #[serde(default)]
     pub cores: Option<f64>,
+    /// Share of a start that is work for a core; the rest is waiting. Absent: all of it.
+    #[serde(default)]
+    pub start_work: Option<f64>,
     /// Memory of an instance without a model.
     #[serde(default)]
     pub instance_mb: Option<f64>,
@@ -170,6 +173,7 @@ impl CostModel {
             start: Cost::Median(Duration::from_millis(start)),
             spread: 0.03,
             cores: None,
+            start_work: None,
             instance_mb: None,
             default: ModelCost {
                 exec: Cost::Median(Duration::from_millis(exec)),

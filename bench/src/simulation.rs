@@ -15,7 +15,7 @@ use fnpacker::packing::{
 };
 use protocol::PrincipalId;
 use protocol::id::InstanceId;
-use protocol::invoke::StartKind;
+use protocol::invoke::{StartKind, micros};
 
 use crate::costs::{CostModel, ModelCost};
 use crate::policy::PolicySpec;
@@ -77,6 +77,8 @@ enum Event {
     Expire { instance: usize, uses: u64 },
     /// A refused caller tries again.
     Retry { request: u32 },
+    /// A job has waited for what needs no core, and begins its work in microseconds.
+    Work { job: u32, micros: u64 },
 }
 
 /// One run.
@@ -254,6 +256,7 @@ impl<'a> Simulation<'a> {
                 }
             }
             Event::Retry { request } => self.arrive(now, request),
+            Event::Work { job, micros } => self.processor.start(now, job, micros),
         }
     }
 
@@ -378,7 +381,10 @@ impl<'a> Simulation<'a> {
             });
             spent.start = draw(own.unwrap_or(self.costs.start()));
         }
-        let work = spent.start + spent.switch + spent.exec;
+        let waits = spent
+            .start
+            .mul_f64(1.0 - self.costs.start_work.unwrap_or(1.0).clamp(0.0, 1.0));
+        let work = spent.start - waits + spent.switch + spent.exec;
         let job = Job {
             ticket,
             request,
@@ -397,8 +403,12 @@ impl<'a> Simulation<'a> {
                 u32::try_from(self.jobs.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        self.processor
-            .start(now, id, u64::try_from(work.as_micros()).unwrap_or(u64::MAX));
+        let (waits, micros) = (micros(waits), micros(work));
+        if waits == 0 {
+            self.processor.start(now, id, micros);
+        } else {
+            self.schedule(now + waits, Event::Work { job: id, micros });
+        }
     }
 
     fn end_job(&mut self, now: u64) {

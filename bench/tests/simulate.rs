@@ -181,3 +181,27 @@ fn better_policies_are_better() {
         );
     }
 }
+
+#[test]
+fn a_start_that_waits_needs_no_core() {
+    // Two models start at once on one core, one instance each.
+    let workload = workload("0,a\n0,b\n");
+    let machine = Machine {
+        cores: Some(1.0),
+        ..Machine::default()
+    };
+    let mean = |share: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "start = \"1s\"\nspread = 0.0\n{share}\n\
+             [default]\nexec = \"100ms\"\nswitch = \"300ms\"\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        let costs = CostModel::read(file.path()).unwrap();
+        run(&workload, &costs, "one-to-one", &machine).mean_ms
+    };
+    // All of it is work: each gets half of the core for 1.4 s of work.
+    near(mean(""), 2800.0);
+    // 0.75 s of waiting, side by side, then 0.65 s of work at half speed.
+    near(mean("start_work = 0.25"), 750.0 + 1300.0);
+}

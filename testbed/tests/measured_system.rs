@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bench::real::asker::{Asker, Meter, OfferError, Question};
 use bench::real::models::{ModelSize, Specimen};
+use bench::real::outcome::Outcome;
+use bench::real::stage::{Scene, Stage, StageError};
 use bench::real::{Packing, System, SystemError, Wishes};
+use bench::workload::{Arrival, Workload};
 use protocol::invoke::StartKind;
 
 fn wishes(policy: &str) -> Wishes {
@@ -72,4 +75,46 @@ async fn models_are_offered_and_asked_and_nothing_stays() {
     drop(system);
     assert!(std::net::TcpStream::connect(platform).is_err());
     assert!(!folder.exists());
+}
+
+/// Forty requests for two models, 20 ms apart.
+fn workload() -> Workload {
+    Workload {
+        name: "small".into(),
+        models: vec!["m0-a".parse().unwrap(), "m1-b".parse().unwrap()],
+        arrivals: (0..40)
+            .map(|i| Arrival {
+                at: i * 20_000,
+                model: u32::try_from(i % 2).unwrap(),
+            })
+            .collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_workload_is_played_and_every_request_is_answered_rightly() {
+    let exe = Path::new(env!("CARGO_BIN_EXE_sesemi-dev"));
+    let mut scene = Scene {
+        dev: exe.to_owned(),
+        spec: "ect-g:endpoints=2,models=2".parse().unwrap(),
+        sizes: Vec::new(),
+        seed: 1,
+    };
+    scene.spec.ttl = Duration::from_millis(300);
+    let workload = workload();
+    let build = |scene: &Scene, go_on: bool| Stage::build(scene, &workload.models, |_| go_on);
+    assert!(matches!(build(&scene, true), Err(StageError::NoSize)));
+    scene.sizes = vec![ModelSize::Tiny, ModelSize::Megabytes(1)];
+    assert!(matches!(build(&scene, false), Err(StageError::Interrupted)));
+
+    let stage = build(&scene, true).unwrap();
+    let mut heard = 0;
+    let (sent, metered) = stage.play(&workload, |_| heard += 1).await.unwrap();
+    let outcome = Outcome::of(&sent, &scene.names(2), metered).unwrap();
+    assert_eq!((outcome.requests, heard), (40, 40));
+    assert_eq!(outcome.errors, 0, "{:?}", outcome.failures);
+    assert!(outcome.cold > 0.0 && outcome.hot > 0.5, "{outcome:?}");
+    // Every instance is gone, and was paid for until then.
+    assert!(outcome.sandboxes >= 1 && outcome.gb_seconds > 0.0);
+    assert_eq!(stage.no_instances().await.unwrap().instances, 0);
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crypto::{Binding, ResponseKey, open_request, seal_response, sha256};
 use inference::{Engines, LoadLimits, Session};
 use protocol::id::InstanceId;
-use protocol::invoke::{Ciphertext, RunResult, SealedResponse, StoredAt, SubmittedRequest};
+use protocol::invoke::{
+    Ciphertext, RunResult, SealedResponse, StoredAt, SubmittedRequest, Telemetry,
+};
 use protocol::measured::Isolation;
 use protocol::oip::{InferReply, InferRequest, OipError};
 use protocol::{EnclaveId, ModelId, PrincipalId, RequestId, Tensor};
@@ -157,6 +159,13 @@ impl Serve {
                 keys.sweep();
             }
         });
+    }
+
+    /// What is told beside the refusal of a request that was not let in, which is not counted.
+    pub(crate) fn unread(&self) -> Telemetry {
+        let seq = self.seq.load(Ordering::Relaxed) + 1;
+        let clock = Arc::clone(&self.clock);
+        Meter::new(clock, self.identity.instance.clone(), seq).telemetry()
     }
 
     /// Serves one request that was let in. Never fails as a call: what goes wrong is the answer.

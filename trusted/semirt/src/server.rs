@@ -200,9 +200,11 @@ impl Server {
             .is_some_and(|value| value.split(';').next().unwrap_or_default().trim() == COSE);
         let result = match self.take_on(&head.headers, body, binary).await {
             Ok((ticket, submitted)) => serve.serve(&ticket, submitted).await,
+            // Said all the same: an instance that is started ahead of need answers nothing else, and
+            // whoever started it is to know which one it is.
             Err(error) => RunResult::Error {
                 error,
-                telemetry: None,
+                telemetry: Some(serve.unread()),
             },
         };
         match result {

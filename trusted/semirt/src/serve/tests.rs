@@ -43,7 +43,7 @@ impl Instance {
     }
 
     /// Asks and checks the answer; returns how it was come by.
-    async fn right(&self, user: &User) -> protocol::invoke::Telemetry {
+    async fn right(&self, user: &User) -> Telemetry {
         let pending = user.ask();
         let result = self.run(&pending.0).await;
         assert_right("breast-cancer", &pending.outputs(&result));
@@ -51,7 +51,7 @@ impl Instance {
     }
 }
 
-fn telemetry(result: &RunResult) -> protocol::invoke::Telemetry {
+fn telemetry(result: &RunResult) -> Telemetry {
     match result {
         RunResult::Sealed(sealed) => sealed.telemetry.clone(),
         RunResult::Error { telemetry, .. } => telemetry.clone().unwrap(),
