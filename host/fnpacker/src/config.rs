@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::EnclaveId;
 use protocol::openwhisk::is_entity_name;
+use protocol::{EnclaveId, ModelId};
 use serde::Deserialize;
 
 use crate::packing::Limits;
 use crate::platform::{FunctionSpec, KnativeConfig, KnativeConfigError};
 
+mod models;
 mod policy;
 
+use models::RawModel;
+pub use models::{ModelConfig, Models};
 pub use policy::PolicyName;
 
 const MIB: u64 = 1024 * 1024;
@@ -37,6 +40,7 @@ pub struct Config {
     pub patience_max: Duration,
     pub platform: PlatformConfig,
     pub pools: Vec<PoolConfig>,
+    pub models: Models,
 }
 
 /// Which platform runs the functions: `[platform]` or `[knative]` of the file.
@@ -137,6 +141,10 @@ pub enum InvalidConfig {
         field: &'static str,
         expected: String,
     },
+    #[error("the model '{0}' is named twice")]
+    ModelTwice(ModelId),
+    #[error("the model '{0}' is to live with its owner's, but its owner is not named")]
+    NoOwner(ModelId),
     #[error("patience is longer than patience_max")]
     Patience,
     #[error("name one platform: [platform] for OpenWhisk, or [knative]")]
@@ -163,6 +171,8 @@ struct RawConfig {
     knative: Option<KnativeConfig>,
     #[serde(default)]
     pool: Vec<RawPool>,
+    #[serde(default)]
+    model: Vec<RawModel>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -273,6 +283,7 @@ impl TryFrom<RawConfig> for Config {
             patience_max: raw.patience_max,
             platform,
             pools,
+            models: models::checked(raw.model)?,
         })
     }
 }
@@ -348,6 +359,7 @@ fn is_pool_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packing::Company;
 
     fn load(text: &str) -> Result<Config, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -376,6 +388,36 @@ mod tests {
             assert_eq!(policy.policy(0.1).name(), policy.name());
             let text = shipped().replace("\"ect-p\"", &format!("\"{}\"", policy.name()));
             assert_eq!(load(&text).unwrap().pools[0].policy, policy);
+        }
+    }
+
+    #[test]
+    fn a_model_is_shared_and_nobodys_unless_the_operator_says_more() {
+        let owner = "ab".repeat(32);
+        let said = format!(
+            "{}\n[[model]]\nname = \"scan\"\nowner = \"{owner}\"\ncompany = \"alone\"\n\
+             [[model]]\nname = \"notes\"\n",
+            shipped()
+        );
+        let models = load(&said).unwrap().models;
+        let of = |name: &str| models.get(&name.parse::<ModelId>().unwrap()).copied();
+        let scan = of("scan").unwrap();
+        assert_eq!(scan.company, Company::Alone);
+        assert_eq!(scan.owner.unwrap().to_string(), owner);
+        assert_eq!(of("notes"), Some(ModelConfig::default()));
+        assert_eq!(of("other"), None);
+        for (more, expected) in [
+            ("name = \"scan\"", "'scan' is named twice"),
+            (
+                "name = \"x\"\ncompany = \"same-owner\"",
+                "its owner is not named",
+            ),
+            ("name = \"x\"\ncompany = \"any\"", "any"),
+            ("name = \"X Y\"", "X Y"),
+            ("name = \"x\"\nowner = \"12\"", "12"),
+        ] {
+            let error = load(&format!("{said}\n[[model]]\n{more}\n")).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
         }
     }
 

@@ -58,6 +58,7 @@ pub struct Metrics {
     starts: Family<StartLabel, Counter>,
     retries: Counter,
     deployments: Counter,
+    decision_time: Histogram,
     queue_time: Histogram,
     request_time: Histogram,
     queued: Gauge,
@@ -75,6 +76,8 @@ impl Metrics {
             starts: Family::default(),
             retries: Counter::default(),
             deployments: Counter::default(),
+            // 1 µs to 33 ms.
+            decision_time: Histogram::new(exponential_buckets(0.000_001, 2.0, 16)),
             queue_time: Histogram::new(buckets()),
             request_time: Histogram::new(buckets()),
             queued: Gauge::default(),
@@ -93,6 +96,9 @@ impl Metrics {
             "Functions written",
             metrics.deployments.clone(),
         );
+        let decision_time = metrics.decision_time.clone();
+        let help = "To place an arriving request, or to let it wait";
+        ours.register_with_unit("decision", help, Unit::Seconds, decision_time);
         let (queue_time, request_time) = (metrics.queue_time.clone(), metrics.request_time.clone());
         ours.register_with_unit("queue", "Time in the queue", Unit::Seconds, queue_time);
         ours.register_with_unit("request", "Receipt to answer", Unit::Seconds, request_time);
@@ -116,6 +122,11 @@ impl Metrics {
                 start: start.into(),
             })
             .inc();
+    }
+
+    /// A policy has placed an arrival; waiting for its lock is inside.
+    pub(crate) fn decided(&self, took: Duration) {
+        self.decision_time.observe(took.as_secs_f64());
     }
 
     pub(crate) fn dispatched(&self, queued: Duration) {

@@ -12,9 +12,9 @@ use service::{ErrorChain, SharedClock, Shutdown, in_place};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::answer::{RequestView, RoutedView, RunAnswer, read_answer};
-use crate::config::Config;
+use crate::config::{Config, ModelConfig, Models};
 use crate::metrics::Metrics;
-use crate::packing::{Arrival, Company, EndpointId, Outcome, Rejection, Report, Spent};
+use crate::packing::{Arrival, EndpointId, Outcome, Rejection, Report, Spent};
 use crate::platform::{Answer, FunctionRef, Platform, PlatformError, Record};
 use crate::pools::{Errand, Lease, Pool, Turn};
 
@@ -66,6 +66,7 @@ pub(crate) struct Router {
     metrics: Metrics,
     patience: Duration,
     patience_max: Duration,
+    models: Models,
 }
 
 impl Router {
@@ -95,6 +96,7 @@ impl Router {
             metrics,
             patience: config.patience,
             patience_max: config.patience_max,
+            models: config.models.clone(),
         });
         for (pool, to_run) in errands {
             shutdown
@@ -147,15 +149,20 @@ impl Router {
         let deadline = received + patience;
         tracing::debug!(request = %view.request_id, model = %view.model, pool = pool.config.name,
             "request arrived");
+        let said = self.models.get(&view.model).copied();
+        let ModelConfig { owner, company } = said.unwrap_or_default();
+        let began = self.clock.monotonic();
         let mut waiting = pool.arrive(&Arrival {
             model: &view.model,
             user: view.user,
-            owner: None,
-            company: Company::Shared,
+            owner,
+            company,
             bytes: body.len(),
             deadline: Some(deadline),
         });
         drop(view);
+        self.metrics
+            .decided(self.clock.monotonic().saturating_sub(began));
         let lease = match waiting.turn().await {
             Some(Turn::Go(lease)) => lease,
             Some(Turn::Rejected(rejection)) => return Err(InferError::Rejected(rejection)),

@@ -121,7 +121,8 @@ impl Connections {
     }
 
     fn keep(&self, authority: &Authority, mut connection: Connection) {
-        if connection.driver.is_none() || !connection.is_open() {
+        // Whether it is still open is asked before it is used again.
+        if connection.driver.is_none() {
             return;
         }
         connection.used = Instant::now();
