@@ -185,6 +185,14 @@ impl CostModel {
         }
     }
 
+    /// What `bench calibrate` measured on the real system, from `bench/costs/calibrated.toml`.
+    ///
+    /// # Errors
+    /// The file that was compiled in is not such a file.
+    pub fn calibrated() -> Result<Self, toml::de::Error> {
+        toml::from_str(include_str!("../costs/calibrated.toml"))
+    }
+
     /// From a TOML file: `start`, `spread`, `[default]` and any `[model.NAME]` with `exec` and
     /// `switch`: medians as `"150ms"`, or seven quantiles in milliseconds, at [`Quantiles::RANKS`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -200,6 +208,15 @@ impl CostModel {
             .unwrap_or(self.default)
     }
 
+    /// This model's requests run so long; everything else stays as it is.
+    pub fn set_exec(&mut self, model: &ModelId, exec: Cost) {
+        let cost = ModelCost {
+            exec,
+            ..self.of(model)
+        };
+        self.model.insert(name_of(model).to_owned(), cost);
+    }
+
     /// With these models costing what the file says of these sizes; `None` if it does not know one.
     #[must_use]
     pub fn sized(mut self, models: &[ModelId], sizes: &[String]) -> Option<Self> {
@@ -208,6 +225,18 @@ impl CostModel {
             self.model.insert(name_of(model).to_owned(), cost);
         }
         Some(self)
+    }
+
+    /// Median execution of a model of which the file says nothing.
+    #[must_use]
+    pub const fn usual_exec(&self) -> Duration {
+        self.default.exec.median()
+    }
+
+    /// MiB that a model of which the file says nothing adds to an instance.
+    #[must_use]
+    pub const fn model_mb(&self) -> Option<f64> {
+        self.default.memory_mb
     }
 
     /// What it takes to start an instance.
@@ -240,6 +269,12 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         CostModel::read(file.path()).map_err(|error| service::ErrorChain(&error).to_string())
+    }
+
+    #[test]
+    fn what_is_compiled_in_can_be_read() {
+        let costs = CostModel::calibrated().unwrap();
+        assert!(costs.usual_exec() > Duration::ZERO);
     }
 
     #[test]

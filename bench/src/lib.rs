@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod costs;
 pub mod evidence;
+pub mod plots;
 pub mod policy;
 pub mod random;
 pub mod real;

@@ -13,6 +13,7 @@ use commands::compare::Compare;
 use commands::evidence::Evidence;
 use commands::router::Router;
 use commands::run::Run;
+use commands::scale::Scale;
 use commands::simulate::Simulate;
 
 /// Measures packing policies, and the verification of evidence.
@@ -29,6 +30,8 @@ enum Command {
     Simulate(Simulate),
     /// Compares policies at the memory bill of the published FnPacker.
     Compare(Compare),
+    /// Plays millions of requests on thousands of instances: time, events per second, memory.
+    Scale(Scale),
     /// Verifies evidence of every TEE many times: one process, one core.
     Evidence(Evidence),
     /// Measures what FnPacker and the platform add to a request, on a system of its own.
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
     let text = match Cli::parse().command {
         Command::Simulate(command) => command.run()?,
         Command::Compare(command) => command.run()?,
+        Command::Scale(command) => command.run()?,
         Command::Evidence(command) => command.run()?,
         Command::Router(command) => command.run()?,
         Command::Run(command) => command.run()?,

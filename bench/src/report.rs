@@ -22,6 +22,8 @@ pub struct Tally {
     pub gb_seconds: f64,
     billed_gb_seconds: f64,
     pub peak_instances: usize,
+    /// Arrivals, ends, expiries and wakes that were played.
+    pub events: u64,
 }
 
 /// A run, or the mean of several, in figures.
@@ -75,6 +77,14 @@ impl Tally {
         self.billed_gb_seconds += micros.div_ceil(100_000) as f64 * 0.1 * gb;
     }
 
+    /// Milliseconds from the intended time of sending to the end, in ascending order.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<f64> {
+        let mut all = self.latencies.clone();
+        all.sort_unstable();
+        all.into_iter().map(|us| f64::from(us) / 1000.0).collect()
+    }
+
     /// Sums it up.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
@@ -109,6 +119,47 @@ impl Tally {
     }
 }
 
+/// Half-widths of 95 % confidence intervals of the means over runs, by Student's t; zero for one
+/// run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Intervals {
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub gb_seconds: f64,
+}
+
+/// The 97.5th percentile of Student's t for 1 to 9 degrees of freedom; then the normal's is near.
+const STUDENT: [f64; 9] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
+];
+
+impl Intervals {
+    /// Over the seeds of one setting.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a handful of runs")]
+    pub fn new(runs: &[Figures]) -> Self {
+        let count = runs.len() as f64;
+        let half = |figure: fn(&Figures) -> f64| {
+            let Some(freedom) = runs.len().checked_sub(2) else {
+                return 0.0;
+            };
+            let mean = runs.iter().map(figure).sum::<f64>() / count;
+            let square = |run| (figure(run) - mean).powi(2);
+            let variance = runs.iter().map(square).sum::<f64>() / (count - 1.0);
+            STUDENT.get(freedom).unwrap_or(&2.0) * (variance / count).sqrt()
+        };
+        Self {
+            mean_ms: half(|f| f.mean_ms),
+            p50_ms: half(|f| f.p50_ms),
+            p95_ms: half(|f| f.p95_ms),
+            p99_ms: half(|f| f.p99_ms),
+            gb_seconds: half(|f| f.gb_seconds),
+        }
+    }
+}
+
 impl Figures {
     /// The mean of each figure over several runs; of none, nothing.
     #[must_use]
@@ -132,5 +183,43 @@ impl Figures {
             slo_5x: mean(|f| f.slo_5x),
             peak_instances: mean(|f| f.peak_instances),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_those_of_the_textbook() {
+        let run = |mean_ms| {
+            let mut figures = Tally::new(Vec::new()).figures();
+            figures.mean_ms = mean_ms;
+            figures
+        };
+        // Deviation 1 over three runs: 4.303 / sqrt(3).
+        let three = Intervals::new(&[run(1.0), run(2.0), run(3.0)]);
+        assert!((three.mean_ms - 2.4843).abs() < 1e-3, "{three:?}");
+        assert!(three.p99_ms.abs() < 1e-9);
+        assert!(Intervals::new(&[run(1.0)]).mean_ms.abs() < 1e-9);
+    }
+
+    #[test]
+    fn quantiles_are_of_the_nearest_rank() {
+        let mut tally = Tally::new(vec![Duration::from_millis(10)]);
+        for ms in (1..=100).rev() {
+            tally.served(0, ms * 1000, StartKind::Hot);
+        }
+        let figures = tally.figures();
+        let got = [
+            figures.p50_ms,
+            figures.p95_ms,
+            figures.p99_ms,
+            figures.slo_2x,
+            figures.slo_5x,
+        ];
+        for (got, expected) in got.into_iter().zip([50.0, 95.0, 99.0, 0.2, 0.5]) {
+            assert!((got - expected).abs() < 1e-9, "{figures:?}");
+        }
     }
 }

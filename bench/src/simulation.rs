@@ -11,21 +11,25 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use fnpacker::packing::{
-    Action, Arrival, Company, EndpointId, Outcome, Packing, Rejection, Report, Spent, Ticket,
+    Action, Arrival as Asking, Company, EndpointId, Outcome, Packing, Rejection, Report, Spent,
+    Ticket,
 };
-use protocol::PrincipalId;
-use protocol::id::InstanceId;
 use protocol::invoke::{StartKind, micros};
+use protocol::{ModelId, PrincipalId};
 
 use crate::costs::{CostModel, ModelCost};
 use crate::policy::PolicySpec;
 use crate::random::Random;
 use crate::report::Tally;
-use crate::workload::Workload;
+use crate::workload::{Arrival, Workload};
 
+mod instances;
 mod processor;
+pub mod timeline;
 
+use instances::Instances;
 use processor::Processor;
+use timeline::{Span, Timeline};
 
 /// What is simulated besides workload, costs and policy.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +39,10 @@ pub struct Machine {
     /// Memory of an instance without a model, and of each model that it can hold, in MiB.
     pub instance_mb: f64,
     pub model_mb: f64,
+    /// Memory for all instances, in MiB; absent: the policy's number of instances bounds them.
+    pub memory_mb: Option<f64>,
+    /// What the platform adds to every invocation; waited for, not billed.
+    pub overhead: Duration,
 }
 
 impl Default for Machine {
@@ -43,68 +51,80 @@ impl Default for Machine {
             cores: None,
             instance_mb: 96.0,
             model_mb: 64.0,
+            memory_mb: None,
+            overhead: Duration::ZERO,
         }
     }
 }
 
-#[derive(Debug)]
-struct Instance {
-    id: InstanceId,
-    endpoint: EndpointId,
-    born: u64,
-    busy: u32,
-    last_use: u64,
-    /// Counts its uses, so that an expiry knows whether it is stale.
-    uses: u64,
-    /// The most recently used first.
-    resident: Vec<u32>,
+impl Machine {
+    /// MiB of one instance that can hold so many models.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a handful of models")]
+    pub fn mb(&self, models: usize) -> f64 {
+        self.instance_mb + self.model_mb * models as f64
+    }
+
+    /// How many instances of this policy the memory holds; at least one.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and saturating is right"
+    )]
+    fn instances(&self, spec: &PolicySpec) -> usize {
+        let room = |all: f64| (all / self.mb(spec.models)).floor().max(1.0) as usize;
+        self.memory_mb
+            .map_or(spec.instances, |all| spec.instances.min(room(all)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Later {
+    /// A refused caller tries again.
+    Retry(Arrival),
+    /// A job has waited for what needs no core, and begins its work in microseconds.
+    Work { job: u32, micros: u64 },
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Job {
     ticket: Ticket,
-    /// Index of the request; absent for a start that serves nobody.
-    request: Option<u32>,
-    instance: usize,
+    /// Absent for a start that serves nobody.
+    asked: Option<Arrival>,
+    instance: u32,
     start: StartKind,
     spent: Spent,
     began: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    /// The instance may have been idle for the keep-alive time.
-    Expire { instance: usize, uses: u64 },
-    /// A refused caller tries again.
-    Retry { request: u32 },
-    /// A job has waited for what needs no core, and begins its work in microseconds.
-    Work { job: u32, micros: u64 },
-}
-
 /// One run.
 #[derive(Debug)]
 pub struct Simulation<'a> {
-    workload: &'a Workload,
+    models: &'a [ModelId],
     costs: &'a CostModel,
     /// Of each model of the workload.
-    medians: Vec<ModelCost>,
+    prices: Vec<ModelCost>,
     spec: &'a PolicySpec,
+    room: usize,
+    /// Microseconds of every invocation that need no core, and are not billed.
+    overhead: u64,
+    /// Share of a start that needs a core.
+    start_work: f64,
     random: Random,
     packing: Packing,
     processor: Processor,
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
-    event_number: u64,
-    instances: Vec<Option<Instance>>,
-    free_slots: Vec<usize>,
-    by_endpoint: Vec<Vec<usize>>,
-    live: usize,
-    born: u64,
-    requests: HashMap<Ticket, u32>,
+    instances: Instances,
+    /// What happens at a time that is known already; at one time, in the order of planning.
+    later: BinaryHeap<Reverse<(u64, u64, Later)>>,
+    planned: u64,
+    /// Who is between arrival and dispatch.
+    requests: HashMap<Ticket, Arrival>,
     jobs: Vec<Job>,
     free_jobs: Vec<u32>,
     buffered: VecDeque<(Ticket, EndpointId)>,
     actions: Vec<Action>,
     tally: Tally,
+    timeline: Option<Timeline>,
     gb: f64,
 }
 
@@ -122,77 +142,122 @@ impl<'a> Simulation<'a> {
         machine: &Machine,
         seed: u64,
     ) -> Tally {
-        #[expect(clippy::cast_precision_loss, reason = "a handful of models")]
-        let gb = (machine.instance_mb + machine.model_mb * spec.models as f64) / 1024.0;
-        let medians: Vec<_> = workload
-            .models
-            .iter()
-            .map(|model| costs.of(model))
-            .collect();
-        let hot = medians.iter().map(|median| median.exec.median()).collect();
-        let mut simulation = Simulation {
-            workload,
+        let mut simulation = Self::new(&workload.models, costs, spec, machine, seed);
+        simulation.play(workload.arrivals.iter().copied());
+        simulation.tally
+    }
+
+    /// Runs requests that are not all known beforehand: `arrivals` in the order of their times.
+    #[must_use]
+    pub fn stream(
+        models: &'a [ModelId],
+        arrivals: impl Iterator<Item = Arrival>,
+        costs: &'a CostModel,
+        spec: &'a PolicySpec,
+        machine: &Machine,
+        seed: u64,
+    ) -> Tally {
+        let mut simulation = Self::new(models, costs, spec, machine, seed);
+        simulation.play(arrivals);
+        simulation.tally
+    }
+
+    /// Runs `workload`, and writes down what every instance did.
+    #[must_use]
+    pub fn traced(
+        workload: &'a Workload,
+        costs: &'a CostModel,
+        spec: &'a PolicySpec,
+        machine: &Machine,
+        seed: u64,
+    ) -> (Tally, Timeline) {
+        let mut simulation = Self::new(&workload.models, costs, spec, machine, seed);
+        simulation.timeline = Some(Timeline::default());
+        simulation.play(workload.arrivals.iter().copied());
+        (simulation.tally, simulation.timeline.unwrap_or_default())
+    }
+
+    fn new(
+        models: &'a [ModelId],
+        costs: &'a CostModel,
+        spec: &'a PolicySpec,
+        machine: &Machine,
+        seed: u64,
+    ) -> Self {
+        let gb = machine.mb(spec.models) / 1024.0;
+        let prices: Vec<_> = models.iter().map(|model| costs.of(model)).collect();
+        let hot = prices.iter().map(|cost| cost.exec.median()).collect();
+        Simulation {
+            models,
             costs,
-            medians,
+            prices,
             spec,
+            room: machine.instances(spec),
+            overhead: micros(machine.overhead),
+            start_work: costs.start_work.unwrap_or(1.0).clamp(0.0, 1.0),
             random: Random::new(seed),
             packing: Packing::new(spec.policy(spec.price * gb), spec.endpoints, spec.limits()),
             processor: Processor::new(machine.cores),
-            events: BinaryHeap::new(),
-            event_number: 0,
-            instances: Vec::new(),
-            free_slots: Vec::new(),
-            by_endpoint: vec![Vec::new(); spec.endpoints],
-            live: 0,
-            born: 0,
+            instances: Instances::new(spec.endpoints),
+            later: BinaryHeap::new(),
+            planned: 0,
             requests: HashMap::new(),
             jobs: Vec::new(),
             free_jobs: Vec::new(),
             buffered: VecDeque::new(),
             actions: Vec::new(),
             tally: Tally::new(hot),
+            timeline: None,
             gb,
-        };
-        simulation.play();
-        simulation.tally
+        }
     }
 
-    fn play(&mut self) {
-        let mut next = 0;
+    fn play(&mut self, arrivals: impl Iterator<Item = Arrival>) {
+        let mut arrivals = arrivals.peekable();
+        let ttl = micros(self.spec.ttl);
         loop {
-            let arrival = self.workload.arrivals.get(next).map(|arrival| arrival.at);
-            let event = self.events.peek().map(|Reverse((at, ..))| *at);
             let end = self.processor.next_end();
+            let expiry = self
+                .instances
+                .oldest_idle()
+                .map(|(_, since)| since.saturating_add(ttl));
+            let later = self.later.peek().map(|Reverse((at, ..))| *at);
             let wake = self
                 .packing
                 .next_wake()
                 .map(|at| u64::try_from(at.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX));
+            let arrival = arrivals.peek().map(|arrival| arrival.at);
             // At one instant: ends first, then what they free, then who comes.
-            let times = [end, event, wake, arrival];
+            let times = [end, expiry, later, wake, arrival];
             let Some(now) = times.iter().flatten().min().copied() else {
                 break;
             };
+            self.tally.events += 1;
             if end == Some(now) {
                 self.end_job(now);
-            } else if event == Some(now) {
-                if let Some(Reverse((_, _, event))) = self.events.pop() {
-                    self.happen(now, event);
+            } else if expiry == Some(now) {
+                self.let_oldest_go(now);
+            } else if later == Some(now) {
+                match self.later.pop() {
+                    Some(Reverse((_, _, Later::Retry(asked)))) => self.arrive(now, asked),
+                    Some(Reverse((_, _, Later::Work { job, micros }))) => {
+                        self.processor.start(now, job, micros);
+                    }
+                    None => {}
                 }
             } else if wake == Some(now) {
                 self.packing.wake(time(now), &mut self.actions);
-            } else {
-                self.arrive(now, u32::try_from(next).unwrap_or(u32::MAX));
-                next += 1;
+            } else if let Some(asked) = arrivals.next() {
+                self.arrive(now, asked);
             }
             self.act(now);
         }
-        debug_assert_eq!(self.live, 0, "every instance expires");
+        debug_assert_eq!(self.instances.live(), 0, "every instance expires");
     }
 
-    fn arrive(&mut self, now: u64, request: u32) {
-        let asked = self.workload.arrivals[request as usize];
-        let arrival = Arrival {
-            model: &self.workload.models[asked.model as usize],
+    fn arrive(&mut self, now: u64, asked: Arrival) {
+        let arrival = Asking {
+            model: &self.models[asked.model as usize],
             user: PrincipalId::new([0; 32]),
             owner: None,
             company: Company::Shared,
@@ -200,25 +265,20 @@ impl<'a> Simulation<'a> {
             deadline: None,
         };
         let ticket = self.packing.arrive(time(now), &arrival, &mut self.actions);
-        self.requests.insert(ticket, request);
+        self.requests.insert(ticket, asked);
     }
 
     /// Carries out what the packing said.
     fn act(&mut self, now: u64) {
-        let mut todo = VecDeque::from(std::mem::take(&mut self.actions));
-        while let Some(action) = todo.pop_front() {
-            match action {
-                Action::Dispatch {
-                    ticket, endpoint, ..
-                } => self.buffered.push_back((ticket, endpoint)),
-                Action::Start { ticket, endpoint } => self.buffered.push_back((ticket, endpoint)),
-                Action::Reject { ticket, rejection } => self.refuse(now, ticket, rejection),
-                Action::Retire { endpoint } => {
-                    self.retire(now, endpoint);
-                    todo.extend(self.actions.drain(..));
-                }
+        let mut actions = std::mem::take(&mut self.actions);
+        while !actions.is_empty() {
+            for action in actions.drain(..) {
+                self.carry_out(now, &action);
             }
+            // What is let go may bring new actions, to be carried out after these.
+            std::mem::swap(&mut actions, &mut self.actions);
         }
+        self.actions = actions;
         while let Some((ticket, endpoint)) = self.buffered.front().copied() {
             if !self.place(now, ticket, endpoint) {
                 break;
@@ -227,167 +287,105 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    fn carry_out(&mut self, now: u64, action: &Action) {
+        match *action {
+            Action::Dispatch {
+                ticket, endpoint, ..
+            }
+            | Action::Start { ticket, endpoint } => self.buffered.push_back((ticket, endpoint)),
+            Action::Reject { ticket, rejection } => self.refuse(now, ticket, rejection),
+            Action::Retire { endpoint } => {
+                while let Some(at) = self.instances.engage(endpoint) {
+                    self.instances.rest(now, at);
+                    self.remove(now, at);
+                }
+                self.packing
+                    .retired(time(now), endpoint, true, &mut self.actions);
+            }
+        }
+    }
+
     fn refuse(&mut self, now: u64, ticket: Ticket, rejection: Rejection) {
-        let Some(request) = self.requests.remove(&ticket) else {
+        let Some(asked) = self.requests.remove(&ticket) else {
             return;
         };
         if let Rejection::Shed { retry_after } = rejection {
             self.tally.retries += 1;
-            let after = u64::try_from(retry_after.as_micros()).unwrap_or(u64::MAX);
-            self.schedule(now + after, Event::Retry { request });
+            self.plan(now.saturating_add(micros(retry_after)), Later::Retry(asked));
         } else {
             self.tally.errors += 1;
         }
     }
 
-    fn schedule(&mut self, at: u64, event: Event) {
-        self.event_number += 1;
-        self.events.push(Reverse((at, self.event_number, event)));
-    }
-
-    fn happen(&mut self, now: u64, event: Event) {
-        match event {
-            Event::Expire { instance, uses } => {
-                let stale = self.instances[instance]
-                    .as_ref()
-                    .is_none_or(|i| i.uses != uses || i.busy > 0);
-                if !stale {
-                    self.remove(now, instance);
-                }
-            }
-            Event::Retry { request } => self.arrive(now, request),
-            Event::Work { job, micros } => self.processor.start(now, job, micros),
-        }
-    }
-
-    fn retire(&mut self, now: u64, endpoint: EndpointId) {
-        let here = &self.by_endpoint[endpoint.index()];
-        let idle: Vec<_> = here
-            .iter()
-            .copied()
-            .filter(|at| self.busy(*at) == 0)
-            .collect();
-        for instance in idle {
-            self.remove(now, instance);
-        }
-        let mut actions = std::mem::take(&mut self.actions);
-        self.packing
-            .retired(time(now), endpoint, true, &mut actions);
-        self.actions = actions;
-    }
-
-    fn busy(&self, instance: usize) -> u32 {
-        self.instances[instance].as_ref().map_or(0, |i| i.busy)
+    fn plan(&mut self, at: u64, what: Later) {
+        self.planned += 1;
+        self.later.push(Reverse((at, self.planned, what)));
     }
 
     /// Begins a request on an instance; false if there is none and no room for one.
     fn place(&mut self, now: u64, ticket: Ticket, endpoint: EndpointId) -> bool {
-        let here = self.by_endpoint[endpoint.index()].iter().copied();
-        let free = here.filter(|at| self.busy(*at) == 0);
-        let warm = free.max_by_key(|at| self.instances[*at].as_ref().map(|i| (i.last_use, i.uses)));
-        let (at, fresh) = match warm {
-            Some(at) => (at, false),
-            None => {
-                if self.live >= self.spec.instances && !self.evict(now) {
-                    return false;
-                }
-                (self.create(now, endpoint), true)
-            }
+        if let Some(at) = self.instances.engage(endpoint) {
+            self.begin(now, ticket, at, false);
+            return true;
+        }
+        if self.instances.live() >= self.room && !self.let_oldest_go(now) {
+            return false;
+        }
+        let Some(at) = self.instances.create(now, endpoint) else {
+            return false;
         };
-        self.begin(now, ticket, at, fresh);
+        self.tally.peak_instances = self.tally.peak_instances.max(self.instances.live());
+        self.begin(now, ticket, at, true);
         true
     }
 
-    /// Lets the instance go that is idle longest, anywhere.
-    fn evict(&mut self, now: u64) -> bool {
-        let all = self.instances.iter().enumerate();
-        let idle =
-            all.filter_map(|(at, i)| i.as_ref().filter(|i| i.busy == 0).map(|i| (i.last_use, at)));
-        match idle.min() {
-            Some((_, at)) => {
-                self.remove(now, at);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn create(&mut self, now: u64, endpoint: EndpointId) -> usize {
-        let at = self.free_slots.pop().unwrap_or_else(|| {
-            self.instances.push(None);
-            self.instances.len() - 1
-        });
-        self.born += 1;
-        // "i" and digits are an id always; the fallback is never taken.
-        let Ok(id) = format!("i{}", self.born).parse() else {
-            return at;
-        };
-        self.instances[at] = Some(Instance {
-            id,
-            endpoint,
-            born: now,
-            busy: 0,
-            last_use: now,
-            uses: 0,
-            resident: Vec::new(),
-        });
-        self.by_endpoint[endpoint.index()].push(at);
-        self.live += 1;
-        self.tally.peak_instances = self.tally.peak_instances.max(self.live);
-        at
+    /// The instance that is idle longest, anywhere, goes; false if none is idle.
+    fn let_oldest_go(&mut self, now: u64) -> bool {
+        let oldest = self.instances.oldest_idle();
+        oldest.is_some_and(|(at, _)| self.remove(now, at))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a life below 2^53 microseconds")]
-    fn remove(&mut self, now: u64, at: usize) {
-        let Some(instance) = self.instances[at].take() else {
-            return;
+    fn remove(&mut self, now: u64, at: u32) -> bool {
+        let Some(instance) = self.instances.remove_idle(at) else {
+            return false;
         };
-        self.by_endpoint[instance.endpoint.index()].retain(|other| *other != at);
-        self.free_slots.push(at);
-        self.live -= 1;
         self.tally.gb_seconds += (now - instance.born) as f64 / 1e6 * self.gb;
+        if let Some(timeline) = &mut self.timeline {
+            timeline.lived(instance.number, instance.born, now);
+        }
         self.packing.instance_gone(instance.endpoint, &instance.id);
+        true
     }
 
-    fn begin(&mut self, now: u64, ticket: Ticket, at: usize, fresh: bool) {
-        let request = self.requests.get(&ticket).copied();
-        let Some(instance) = &mut self.instances[at] else {
+    fn begin(&mut self, now: u64, ticket: Ticket, at: u32, fresh: bool) {
+        let asked = self.requests.remove(&ticket);
+        let Some(instance) = self.instances.of(at) else {
             return;
         };
-        instance.busy += 1;
-        instance.uses += 1;
-        instance.last_use = now;
-        let mut draw = |median| time(self.costs.draw(median, &mut self.random));
+        let mut draw = |cost| time(self.costs.draw(cost, &mut self.random));
         let mut spent = Spent::default();
         let mut start = StartKind::Hot;
-        if let Some(request) = request {
-            let model = self.workload.arrivals[request as usize].model;
-            let median = self.medians[model as usize];
-            spent.exec = draw(median.exec);
+        if let Some(Arrival { model, .. }) = asked {
+            let cost = self.prices[model as usize];
+            spent.exec = draw(cost.exec);
             if let Some(place) = instance.resident.iter().position(|other| *other == model) {
-                instance.resident.remove(place);
+                instance.resident[..=place].rotate_right(1);
             } else {
                 start = StartKind::Warm;
-                spent.switch = draw(median.switch);
+                spent.switch = draw(cost.switch);
+                instance.resident.truncate(self.spec.models - 1);
+                instance.resident.insert(0, model);
             }
-            instance.resident.insert(0, model);
-            instance.resident.truncate(self.spec.models);
         }
         if fresh {
             start = StartKind::Cold;
-            let own = request.and_then(|request| {
-                let model = self.workload.arrivals[request as usize].model;
-                self.medians[model as usize].start
-            });
+            let own = asked.and_then(|asked| self.prices[asked.model as usize].start);
             spent.start = draw(own.unwrap_or(self.costs.start()));
         }
-        let waits = spent
-            .start
-            .mul_f64(1.0 - self.costs.start_work.unwrap_or(1.0).clamp(0.0, 1.0));
-        let work = spent.start - waits + spent.switch + spent.exec;
         let job = Job {
             ticket,
-            request,
+            asked,
             instance: at,
             start,
             spent,
@@ -403,11 +401,17 @@ impl<'a> Simulation<'a> {
                 u32::try_from(self.jobs.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        let (waits, micros) = (micros(waits), micros(work));
-        if waits == 0 {
-            self.processor.start(now, id, micros);
-        } else {
-            self.schedule(now + waits, Event::Work { job: id, micros });
+        let waits = spent.start.mul_f64(1.0 - self.start_work);
+        let work = micros(spent.start - waits + spent.switch + spent.exec);
+        match micros(waits) + self.overhead {
+            0 => self.processor.start(now, id, work),
+            waits => self.plan(
+                now + waits,
+                Later::Work {
+                    job: id,
+                    micros: work,
+                },
+            ),
         }
     }
 
@@ -417,35 +421,32 @@ impl<'a> Simulation<'a> {
         };
         let job = self.jobs[id as usize];
         self.free_jobs.push(id);
-        let duration = now - job.began;
+        let duration = (now - job.began).saturating_sub(self.overhead);
         self.tally.bill(duration, self.gb);
-        if let Some(request) = job.request {
-            self.requests.remove(&job.ticket);
-            let asked = self.workload.arrivals[request as usize];
+        if let Some(asked) = job.asked {
             self.tally.served(asked.model, now - asked.at, job.start);
         }
-        let Some(instance) = &mut self.instances[job.instance] else {
+        self.instances.rest(now, job.instance);
+        let Some(instance) = self.instances.of(job.instance) else {
             return;
         };
-        instance.busy -= 1;
-        instance.last_use = now;
-        let (uses, name, idle) = (instance.uses, instance.id.clone(), instance.busy == 0);
-        if idle {
-            let expire = Event::Expire {
-                instance: job.instance,
-                uses,
-            };
-            let ttl = u64::try_from(self.spec.ttl.as_micros()).unwrap_or(u64::MAX);
-            self.schedule(now.saturating_add(ttl), expire);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.spans.push(Span {
+                instance: instance.number,
+                model: job.asked.map(|asked| asked.model),
+                from: job.began,
+                to: now,
+                start: job.start,
+            });
         }
         let report = Report {
-            outcome: if job.request.is_some() {
+            outcome: if job.asked.is_some() {
                 Outcome::Served
             } else {
                 Outcome::Refused
             },
             duration: time(duration),
-            instance: Some(name),
+            instance: Some(instance.id.clone()),
             start: Some(job.start),
             spent: job.spent,
         };

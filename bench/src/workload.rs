@@ -1,4 +1,4 @@
-//! When which model is asked for: a file of `t_ms,model` lines.
+//! When which model is asked for: a file of `t_ms,model` lines, or what a [`Source`] generates.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,6 +6,18 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use protocol::ModelId;
+
+use crate::costs::CostModel;
+
+mod azure;
+mod generated;
+mod llm;
+mod source;
+
+pub use azure::Azure;
+pub use generated::{Poisson, Sessions, Zipf};
+pub use llm::Llm;
+pub use source::{ParseSourceError, Source};
 
 /// Why a workload cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +35,12 @@ pub enum WorkloadError {
     },
     #[error("workload {} has no requests", path.display())]
     Empty { path: PathBuf },
+    #[error("there are no requests in {0}")]
+    Nothing(String),
 }
 
 /// One request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival {
     /// Microseconds since the start.
     pub at: u64,
@@ -46,38 +60,23 @@ impl Workload {
     /// Reads a file with the header `t_ms,model`. A model may have any name; it becomes a
     /// [`ModelId`] by lower case and `-` for what an id cannot have, and stays distinct.
     pub fn read(path: &Path) -> Result<Self, WorkloadError> {
-        let failed = |source| WorkloadError::Read {
-            path: path.into(),
-            source,
-        };
-        let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
         let mut models = Vec::new();
         let mut arrivals = Vec::new();
         let mut known: HashMap<String, u32> = HashMap::new();
-        for (number, line) in (1..).zip(lines) {
-            let line = line.map_err(failed)?;
-            let wrong = |what| WorkloadError::Line {
-                path: path.into(),
-                line: number,
-                what,
-            };
-            let line = line.trim();
-            if line.is_empty() || (number == 1 && line == "t_ms,model") {
-                continue;
+        read_lines(path, |number, line| {
+            if number == 1 && line == "t_ms,model" {
+                return Ok(());
             }
-            let (time, name) = line.split_once(',').ok_or_else(|| wrong("no comma"))?;
-            let millis: f64 = time
-                .parse()
-                .map_err(|_| wrong("the time is not a number"))?;
+            let (time, name) = line.split_once(',').ok_or("no comma")?;
+            let millis: f64 = time.parse().map_err(|_| "the time is not a number")?;
             if !(0.0..1e12).contains(&millis) {
-                return Err(wrong("the time is not between 0 and 1e12 ms"));
+                return Err("the time is not between 0 and 1e12 ms");
             }
             let model = match known.get(name) {
                 Some(model) => *model,
                 None => {
-                    let index =
-                        u32::try_from(models.len()).map_err(|_| wrong("too many models"))?;
-                    models.push(model_id(name, index).ok_or_else(|| wrong("no model"))?);
+                    let index = u32::try_from(models.len()).map_err(|_| "too many models")?;
+                    models.push(model_id(name, index).ok_or("no model")?);
                     known.insert(name.to_owned(), index);
                     index
                 }
@@ -91,7 +90,8 @@ impl Workload {
                 at: (millis * 1000.0) as u64,
                 model,
             });
-        }
+            Ok(())
+        })?;
         if arrivals.is_empty() {
             return Err(WorkloadError::Empty { path: path.into() });
         }
@@ -105,6 +105,76 @@ impl Workload {
             arrivals,
         })
     }
+}
+
+impl Workload {
+    /// Seconds that a request costs an instance, the model switched to each time: the measure of
+    /// what waiting means here.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "fewer requests than 2^53")]
+    pub fn service(&self, costs: &CostModel) -> f64 {
+        let each: Vec<f64> = self
+            .models
+            .iter()
+            .map(|model| {
+                let cost = costs.of(model);
+                (cost.exec.median() + cost.switch.median()).as_secs_f64()
+            })
+            .collect();
+        let all: f64 = self.arrivals.iter().map(|a| each[a.model as usize]).sum();
+        all / self.arrivals.len().max(1) as f64
+    }
+
+    /// About so many requests: windows from all over the workload, put together.
+    #[must_use]
+    pub fn part(&self, requests: usize) -> Self {
+        const WINDOWS: usize = 4;
+        let each = requests / WINDOWS;
+        let (all, mut now) = (self.arrivals.len(), 0);
+        let mut arrivals = Vec::with_capacity(requests);
+        for window in 0..WINDOWS {
+            let from = (all * (2 * window + 1) / (2 * WINDOWS)).saturating_sub(each / 2);
+            let window = &self.arrivals[from..(from + each).min(all)];
+            let began = window.first().map_or(0, |arrival| arrival.at);
+            let shift = |arrival: &Arrival| Arrival {
+                at: arrival.at - began + now,
+                ..*arrival
+            };
+            arrivals.extend(window.iter().map(shift));
+            now = arrivals.last().map_or(0, |arrival| arrival.at);
+        }
+        Self {
+            name: self.name.clone(),
+            models: self.models.clone(),
+            arrivals,
+        }
+    }
+}
+
+/// Tells each line that is not empty, with its number from 1; what it finds wrong becomes an error
+/// with the line's place.
+fn read_lines(
+    path: &Path,
+    mut line: impl FnMut(usize, &str) -> Result<(), &'static str>,
+) -> Result<(), WorkloadError> {
+    let failed = |source| WorkloadError::Read {
+        path: path.into(),
+        source,
+    };
+    let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
+    for (number, text) in (1..).zip(lines) {
+        let text = text.map_err(failed)?;
+        let text = text.trim();
+        if text.is_empty() {
+            continue;
+        }
+        line(number, text).map_err(|what| WorkloadError::Line {
+            path: path.into(),
+            line: number,
+            what,
+        })?;
+    }
+    Ok(())
 }
 
 fn model_id(name: &str, index: u32) -> Option<ModelId> {

@@ -135,6 +135,7 @@ impl Agree {
             // What the platform sets aside here, whatever is resident.
             instance_mb: scene.instance_mb() as f64,
             model_mb: 0.0,
+            ..Machine::default()
         };
         let run = |seed| Simulation::run(workload, &costs, spec, &machine, seed).figures();
         let runs: Vec<_> = (1..=self.seeds).map(run).collect();

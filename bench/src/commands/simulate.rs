@@ -3,38 +3,35 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bench::costs::{CostModel, Regime};
 use bench::policy::PolicySpec;
-use bench::report::Figures;
-use bench::simulation::{Machine, Simulation};
-use bench::workload::Workload;
+use bench::report::{Figures, Intervals};
+use bench::simulation::Simulation;
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::pictures::Pictures;
+use super::platform::Platform;
+use super::workloads::Workloads;
+
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// A file of `t_ms,model` lines; may be given several times.
-    #[arg(long, value_name = "FILE", required = true)]
-    workload: Vec<PathBuf>,
-    /// NAME or NAME:endpoints=N,models=N,ttl=SECONDS,instances=N; may be given several times.
-    #[arg(long, value_name = "POLICY", required = true)]
+    #[command(flatten)]
+    workloads: Workloads,
+    /// NAME or NAME:endpoints=N,models=N,ttl=SECONDS,instances=N,price=X; several may be given.
+    #[arg(long, value_name = "POLICY", required = true, num_args = 1..)]
     policy: Vec<PolicySpec>,
-    /// One of the published cost sets.
-    #[arg(long, value_enum, default_value = "fast", conflicts_with = "costs")]
-    regime: Regime,
-    /// A TOML file of costs instead: start, spread, [default] and [model.NAME] with exec, switch.
-    #[arg(long, value_name = "FILE")]
-    costs: Option<PathBuf>,
+    #[command(flatten)]
+    platform: Platform,
     /// Runs of each, with the seeds 1 to N.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// Cores that all instances share; without it each has its own.
-    #[arg(long)]
-    cores: Option<f64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Draw the latencies and what the instances did into this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +52,8 @@ struct PolicyOutcome {
     policy: String,
     seeds: u64,
     mean: Figures,
+    /// Half-widths of the 95 % confidence intervals.
+    interval: Intervals,
     runs: Vec<Figures>,
 }
 
@@ -70,17 +69,12 @@ impl Simulate {
 }
 
 fn simulate(args: &Simulate) -> anyhow::Result<Outcome> {
-    let costs = match &args.costs {
-        Some(path) => CostModel::read(path)?,
-        None => CostModel::regime(args.regime),
-    };
-    let machine = Machine {
-        cores: args.cores,
-        ..Machine::default()
-    };
+    let costs = args.platform.costs()?;
+    let machine = args.platform.machine(&costs);
     let mut workloads = Vec::new();
-    for path in &args.workload {
-        let workload = Workload::read(path)?;
+    for source in &args.workloads.workload {
+        let workload = source.workload()?;
+        let costs = source.costs(&costs)?;
         let mut policies = Vec::new();
         for spec in &args.policy {
             let run = |seed| Simulation::run(&workload, &costs, spec, &machine, seed).figures();
@@ -90,8 +84,12 @@ fn simulate(args: &Simulate) -> anyhow::Result<Outcome> {
                 policy: spec.text.clone(),
                 seeds: args.seeds,
                 mean,
+                interval: Intervals::new(&runs),
                 runs,
             });
+        }
+        if let Some(folder) = &args.plots {
+            Pictures::new(folder)?.runs(&workload, &costs, &args.policy, &machine)?;
         }
         workloads.push(WorkloadOutcome {
             name: workload.name.clone(),
@@ -108,17 +106,19 @@ fn tables(outcome: &Outcome) -> String {
     for workload in &outcome.workloads {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
-            "policy", "mean ms", "p50", "p95", "p99", "cold %", "warm %", "GB·s", "billed",
-            "≤2x %", "errors", "retries",
+            "policy", "mean ms", "±", "p50", "p95", "p99", "±", "cold %", "warm %", "GB·s",
+            "billed", "≤2x %", "errors", "retries",
         ]);
         for policy in &workload.policies {
             let f = &policy.mean;
             table.add_row([
                 policy.policy.clone(),
-                format!("{:.0}", f.mean_ms),
-                format!("{:.0}", f.p50_ms),
-                format!("{:.0}", f.p95_ms),
-                format!("{:.0}", f.p99_ms),
+                format!("{:.1}", f.mean_ms),
+                format!("{:.1}", policy.interval.mean_ms),
+                format!("{:.1}", f.p50_ms),
+                format!("{:.1}", f.p95_ms),
+                format!("{:.1}", f.p99_ms),
+                format!("{:.1}", policy.interval.p99_ms),
                 format!("{:.2}", f.cold * 100.0),
                 format!("{:.1}", f.warm * 100.0),
                 format!("{:.0}", f.gb_seconds),
