@@ -31,6 +31,10 @@ use instances::Instances;
 use processor::Processor;
 use timeline::{Span, Timeline};
 
+/// The least memory, in MiB, that Apache OpenWhisk and the embedded platform set aside for an
+/// instance (`limits.memory` of their defaults).
+const SMALLEST_MB: f64 = 128.0;
+
 /// What is simulated besides workload, costs and policy.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
@@ -58,11 +62,11 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// MiB of one instance that can hold so many models.
+    /// MiB that are set aside for one instance that can hold so many models.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a handful of models")]
     pub fn mb(&self, models: usize) -> f64 {
-        self.instance_mb + self.model_mb * models as f64
+        (self.instance_mb + self.model_mb * models as f64).max(SMALLEST_MB)
     }
 
     /// How many instances of this policy the memory holds; at least one.

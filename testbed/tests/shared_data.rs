@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fnpacker::config::PolicyName;
-use fnpacker::packing::{Action, Arrival, Company, Limits, Outcome, Packing, Report, Spent, Ticket};
+use fnpacker::packing::{
+    Action, Arrival, Company, Limits, Outcome, Packing, Report, Spent, Ticket,
+};
 use protocol::{ModelId, PrincipalId};
 
 /// What one request takes: hot, and on top of it where another model ran before.

@@ -66,7 +66,7 @@ pub fn pareto(clouds: &[Cloud], axis: Axis) -> Result<String, PlotError> {
             .iter()
             .map(|name| (colour(*name), name.name().to_owned()))
             .collect();
-        names.push((BLACK, "✕ FnPacker exactly as published".to_owned()));
+        names.push((BLACK, "✕ as published".to_owned()));
         legend(&legend_area, &names)
     })
 }

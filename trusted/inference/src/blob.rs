@@ -10,8 +10,8 @@ const LINE: usize = 64;
 /// Bytes of one allocation, from some place in it on.
 ///
 /// A `Vec`'s bytes start where the allocator likes, mostly 16 bytes into a cache line. Kernels that
-/// read whole lines are a seventh slower then, and moving the weights of a large model costs as
-/// much as a run of it: so they are put into the right place as they come.
+/// read whole lines are slower then, and moving the weights of a large model costs time and
+/// memory: so they are put into the right place as they come.
 #[derive(Default)]
 pub struct Blob {
     bytes: Vec<u8>,

@@ -181,7 +181,7 @@ impl EctP {
         rate * poisson_tail(rate * self.service, others) * self.pain(turn.min(start))
     }
 
-    /// Seconds of waiting that the models held there save per second.
+    /// Seconds of waiting per second that the models held there save, and those that have room.
     fn worth_of_models(&self, at: EndpointId, fleet: &Fleet, now: Duration) -> f64 {
         let resident = fleet
             .instance(at)
@@ -189,9 +189,16 @@ impl EctP {
         let only_here = resident
             .iter()
             .filter(|m| fleet.index().holders(**m).len() <= 1);
-        only_here
+        let held: f64 = only_here
             .map(|m| self.demand.rate(*m, now) * forecast::switch(fleet, *m).as_secs_f64())
-            .sum()
+            .sum();
+        // What a spare was started for has not come yet: it is not let go for that.
+        let room = if resident.len() < fleet.models_per_instance() {
+            self.outlook.room
+        } else {
+            0.0
+        };
+        held + room
     }
 
     /// Lets idle instances go, the least worth first, as long as they are not worth their memory.
