@@ -107,8 +107,14 @@ impl Calibrate {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         format!(
             "Written by `bench calibrate --rounds {}`. {}\n{model}, {cores} cores; the simulated \
-             TEE, the embedded platform, release build.",
-            self.rounds, self.note
+             TEE, the embedded platform; `bench` built {build} optimisation.",
+            self.rounds,
+            self.note,
+            build = if cfg!(debug_assertions) {
+                "with little"
+            } else {
+                "for release, with full"
+            },
         )
     }
 }
