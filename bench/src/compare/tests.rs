@@ -1,3 +1,5 @@
+//! Settings are chosen within the budget, goals are told as they are, and figures can be made again.
+
 use super::*;
 use crate::costs::Regime;
 use crate::random::Random;

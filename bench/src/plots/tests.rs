@@ -1,3 +1,5 @@
+//! Pictures are SVG that shows what was measured.
+
 use super::*;
 use crate::compare::{Tried, published};
 use crate::costs::{CostModel, Regime};
