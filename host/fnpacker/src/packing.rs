@@ -237,16 +237,17 @@ impl Spent {
                     .fold(0, |all: u64, part| all.saturating_add(*part)),
             )
         };
-        // `open` is the artifact's and the request's; on a hot path it can only be the request's.
-        let (open_model, open_request) = if telemetry.path == StartKind::Hot {
-            (0, p.open)
+        // `fetch` and `open` are the artifact's and the request's; on a hot path they can only be
+        // the request's.
+        let (model, request) = if telemetry.path == StartKind::Hot {
+            ([0; 2], [p.fetch, p.open])
         } else {
-            (p.open, 0)
+            ([p.fetch, p.open], [0; 2])
         };
         Self {
             start: platform_start.saturating_add(sum(&[p.attest])),
-            switch: sum(&[p.keys, p.fetch, open_model, p.load]),
-            exec: sum(&[open_request, p.run, p.seal]),
+            switch: sum(&[p.keys, model[0], model[1], p.load]),
+            exec: sum(&[request[0], request[1], p.run, p.seal]),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A pool at run time: one packing behind a lock, the callers who wait for its word, its functions.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ struct State {
 pub(crate) struct Function {
     pub(crate) spec: FunctionSpec,
     deployed: Mutex<Arc<OnceCell<FunctionRef>>>,
+    /// What is there, if anything, is from before this process: nobody knows who used it.
+    pub(crate) inherited: AtomicBool,
 }
 
 impl Function {
@@ -145,6 +148,7 @@ impl Pool {
             .map(|spec| Function {
                 spec,
                 deployed: Mutex::default(),
+                inherited: AtomicBool::new(true),
             })
             .collect();
         let packing = Packing::new(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +15,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::answer::{RequestView, RoutedView, RunAnswer, read_answer};
 use crate::config::{Config, ModelConfig, Models};
 use crate::metrics::Metrics;
-use crate::packing::{Arrival, EndpointId, Outcome, Rejection, Report, Spent};
+use crate::packing::{Arrival, Company, EndpointId, Outcome, Rejection, Report, Spent};
 use crate::platform::{Answer, FunctionRef, Platform, PlatformError, Record};
-use crate::pools::{Errand, Lease, Pool, Turn};
+use crate::pools::{Errand, Function, Lease, Pool, Turn};
 
 /// The platform may queue an invocation and start a sandbox before the function's own time begins.
 const PLATFORM_GRACE: Duration = Duration::from_secs(60);
@@ -272,6 +273,7 @@ impl Router {
         let cell = lease.function().deployed();
         let function = cell
             .get_or_try_init(|| async {
+                self.disown(lease.function()).await?;
                 let function = self.platform.ensure(&lease.function().spec).await?;
                 if function.written {
                     self.metrics.deployed();
@@ -281,6 +283,20 @@ impl Router {
             })
             .await?;
         Ok(function.clone())
+    }
+
+    /// Deletes a function of an earlier process before its first use, if any model may not share
+    /// an instance with just any other: nobody knows any more who used that one.
+    async fn disown(&self, function: &Function) -> Result<(), PlatformError> {
+        let choosy = self
+            .models
+            .values()
+            .any(|model| model.company != Company::Shared);
+        if choosy && function.inherited.load(Ordering::Relaxed) {
+            self.platform.delete(&function.spec.name).await?;
+        }
+        function.inherited.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Sends requests elsewhere for a while.
@@ -330,8 +346,9 @@ impl Router {
         }
     }
 
-    /// Deletes the function. When it is deployed again it is another one, and no platform serves it
-    /// with an instance of this one; so nothing that was in there meets the next tenants.
+    /// Deletes the function. When it is deployed again it is another one, which no platform serves
+    /// with an instance of this one (see each `Platform`); so nothing that was in there meets the
+    /// next tenants.
     async fn retire(self: Arc<Self>, pool: Arc<Pool>, endpoint: EndpointId) {
         let function = &pool.functions[endpoint.index()];
         function.forget();

@@ -534,7 +534,8 @@ fn telemetry_tells_what_time_was_spent_on() {
     );
     telemetry.path = StartKind::Hot;
     let spent = Spent::from_telemetry(&telemetry, us(0));
-    assert_eq!(spent.exec, us(7_604_000));
+    assert_eq!(spent.exec, us(7_604_300), "what was fetched is the request");
+    assert_eq!(spent.switch, us(50_020));
     telemetry.phases_us.run = u64::MAX;
     let spent = Spent::from_telemetry(&telemetry, us(0));
     assert_eq!(spent.exec, us(u64::MAX), "a lie does not overflow");

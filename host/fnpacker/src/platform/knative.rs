@@ -271,12 +271,32 @@ impl Knative {
         judge(name, &reply, began.elapsed())
     }
 
+    /// Deletes the Service and waits until it is gone, its pods before it: a dying one looks ready,
+    /// and whoever took it for the next one would meet the former tenants.
     async fn delete_service(&self, name: &str) -> Result<(), PlatformError> {
-        let reply = self.api(Method::DELETE, name, "", Bytes::new()).await?;
+        let began = Instant::now();
+        let foreground = "?propagationPolicy=Foreground";
+        let reply = self
+            .api(Method::DELETE, name, foreground, Bytes::new())
+            .await?;
         match reply.status {
-            StatusCode::OK | StatusCode::ACCEPTED | StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(refusal(&reply)),
+            StatusCode::NOT_FOUND => return Ok(()),
+            StatusCode::OK | StatusCode::ACCEPTED => {}
+            _ => return Err(refusal(&reply)),
         }
+        let mut pause = LOOK_MIN;
+        while self.look(name).await?.is_some() {
+            let left = self.config.ready.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(PlatformError::Deadline {
+                    waited: self.config.ready,
+                    activation: None,
+                });
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 3 / 2).min(LOOK_MAX);
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Source: Apache OpenWhisk `docs/rest_api.md`, `core/controller` and `common/scala/…/Messages.scala`
 //! (the texts by which a failed initialisation is told from a failed run).
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,8 @@ use verdict::ActivationView;
 
 /// The annotation that holds the whole [`FunctionSpec`] as it was deployed.
 const SPEC_ANNOTATION: &str = "sesemi-spec";
+/// Different in every deployment.
+const DEPLOYMENT_ANNOTATION: &str = "sesemi-deployment";
 /// Largest answer that is read: a result of 1 MiB, escaped, with logs and the rest.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// No credentials file is longer, in bytes.
@@ -283,9 +286,20 @@ fn put_body(spec: &FunctionSpec, wanted: String) -> ActionPut {
             logs: None,
             concurrency: Some(spec.concurrency),
         }),
-        annotations: Some(vec![KeyValue::new(SPEC_ANNOTATION, wanted)]),
+        annotations: Some(vec![
+            KeyValue::new(SPEC_ANNOTATION, wanted),
+            KeyValue::new(DEPLOYMENT_ANNOTATION, unlike_any_before()),
+        ]),
         ..ActionPut::default()
     }
+}
+
+/// `OpenWhisk` serves an action with a warm container of an equal action, even of one that was
+/// deleted meanwhile. One with other annotations is not equal (`ExecutableWhiskAction`).
+fn unlike_any_before() -> String {
+    // The standard library's seed for hash tables is random, and differs from process to process.
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// The error in an answer that holds no record.
@@ -335,4 +349,14 @@ fn encode(text: &str) -> String {
             }
             out
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_deployments_are_equal_actions() {
+        assert_ne!(unlike_any_before(), unlike_any_before());
+    }
 }
