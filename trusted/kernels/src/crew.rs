@@ -177,14 +177,19 @@ impl Crew for Lease<'_> {
         shared
             .busy
             .store(self.team.threads.len(), Ordering::Relaxed);
-        held(&shared.board).job = Some(job);
-        shared.round.fetch_add(1, Ordering::Release);
+        {
+            // Under the lock: a worker that is about to sleep either sees the new round, or sleeps
+            // before it is called.
+            let mut board = held(&shared.board);
+            board.job = Some(job);
+            shared.round.fetch_add(1, Ordering::Release);
+        }
         shared.call.notify_all();
         let own = catch_unwind(AssertUnwindSafe(|| shared.take(0, job)));
         let mut spins = 0;
         while shared.busy.load(Ordering::Acquire) > 0 {
-            spins += 1;
             if spins < SPINS {
+                spins += 1;
                 std::hint::spin_loop();
             } else {
                 std::thread::yield_now();

@@ -152,7 +152,8 @@ impl Engine for ConvEngine {
         Ok(Arc::new(ConvModel {
             isa: self.isa,
             threads: self.threads.clone(),
-            memory: memory + weights.held() as u64,
+            // One session's arena counts too: a small plan may ask for a large one.
+            memory: memory + weights.held() as u64 + program.arena_bytes(),
             program,
             weights,
             inputs: manifest.inputs.clone(),
@@ -268,12 +269,19 @@ impl Session for ConvSession {
             name: door.name.clone(),
         };
         let mut outputs = Vec::with_capacity(doors.len());
+        // A plan may name one image in many outputs: together they have to fit into an answer.
+        let mut room = protocol::limits::PAYLOAD_MAX;
         for door in doors {
             let bytes = usize::try_from(batch)
                 .ok()
                 .and_then(|n| n.checked_mul(door.bytes()));
-            let bytes = bytes.filter(|n| *n <= protocol::limits::PAYLOAD_MAX);
-            outputs.push(Vec::with_capacity(bytes.ok_or_else(|| too_large(door))?));
+            let bytes = bytes.ok_or_else(|| too_large(door))?;
+            room = room.checked_sub(bytes).ok_or_else(|| too_large(door))?;
+            let mut output = Vec::new();
+            output
+                .try_reserve_exact(bytes)
+                .map_err(|_| too_large(door))?;
+            outputs.push(output);
         }
         // An arena is written before it is read in every run, so nothing that a panic leaves
         // half-done is seen by the next.

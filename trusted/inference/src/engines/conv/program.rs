@@ -123,6 +123,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// What a session's arena takes.
+    pub(super) const fn arena_bytes(&self) -> u64 {
+        self.arena as u64 * 4
+    }
+
     /// Checks a plan against the weights' length, in floats.
     pub(crate) fn new(plan: &Plan, weights: usize, limits: &LoadLimits) -> Result<Self, PlanError> {
         if plan.format != FORMAT {
